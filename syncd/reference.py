@@ -1,0 +1,176 @@
+"""Names of images: references, digests and platforms, parsed once at the edge.
+
+`Reference.parse` and `str` round-trip.  Nothing here touches a network: a reference is what
+somebody wrote, never what a registry currently says it means.
+
+Grammar: https://github.com/distribution/reference/blob/main/reference.go and, for digests,
+https://github.com/opencontainers/image-spec/blob/main/descriptor.md#digests
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass, replace
+from typing import Self
+
+from syncd.errors import InvalidReferenceError
+
+_REGISTRY = re.compile(
+    r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9a-fA-F:]+\])(?::[0-9]{1,5})?"
+)
+_REPOSITORY = re.compile(
+    r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*)*"
+)
+_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
+_HEX_LENGTH = {"sha256": 64, "sha512": 128}
+_LONGEST_REPOSITORY = 255
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Digest:
+    """A content address such as `sha256:…`: an algorithm and its lower-case hex."""
+
+    algorithm: str
+    encoded: str
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read `algorithm:hex`; raise InvalidReferenceError unless it is a sha256 or sha512."""
+        algorithm, _, encoded = text.partition(":")
+        if len(encoded) != _HEX_LENGTH.get(algorithm) or not re.fullmatch("[0-9a-f]*", encoded):
+            raise InvalidReferenceError(
+                f"{text[:160]!r} is not a digest",
+                "write sha256: and 64, or sha512: and 128, lower-case hex digits",
+            )
+        return cls(algorithm, encoded)
+
+    @classmethod
+    def of(cls, content: bytes, algorithm: str = "sha256") -> Self:
+        """Return the digest of `content`."""
+        return cls(algorithm, hashlib.new(algorithm, content).hexdigest())
+
+    def hasher(self) -> hashlib._Hash:
+        """Return a fresh hash object of this digest's algorithm."""
+        return hashlib.new(self.algorithm)
+
+    def __str__(self) -> str:
+        return f"{self.algorithm}:{self.encoded}"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Reference:
+    """An image's name: registry, repository, and a tag, a digest, both or neither.
+
+    With a digest the tag is only a label: the digest decides.  With neither, the reference
+    names the repository as a whole.
+    """
+
+    registry: str
+    repository: str
+    tag: str | None = None
+    digest: Digest | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read `[registry/]repository[:tag][@digest]`.
+
+        As everywhere in the field, a first part without a dot, a colon or the name `localhost`
+        is not a registry but belongs to `docker.io`.  Raise InvalidReferenceError.
+        """
+        name, at, encoded = text.partition("@")
+        digest = Digest.parse(encoded) if at else None
+        name, tag = _split_tag(name)
+        first, slash, rest = name.partition("/")
+        if slash and ("." in first or ":" in first or first == "localhost"):
+            registry, repository = first, rest
+        else:
+            registry, repository = "docker.io", name if slash else f"library/{name}"
+        if not _REGISTRY.fullmatch(registry):
+            raise _invalid(text, f"{registry!r} is not a registry host")
+        if not _REPOSITORY.fullmatch(repository) or len(repository) > _LONGEST_REPOSITORY:
+            raise _invalid(
+                text, f"{repository!r} is not a repository (lower case, a-z 0-9 . _ - /)"
+            )
+        if tag is not None and not _TAG.fullmatch(tag):
+            raise _invalid(text, f"{tag!r} is not a tag (at most 128 of A-Z a-z 0-9 . _ -)")
+        return cls(registry, repository, tag, digest)
+
+    @property
+    def name(self) -> str:
+        """The registry and repository, without tag and digest."""
+        return f"{self.registry}/{self.repository}"
+
+    @property
+    def namespace(self) -> str:
+        """All of the repository but its last part; empty when it has only one."""
+        return self.repository.rpartition("/")[0]
+
+    @property
+    def image(self) -> str:
+        """The last part of the repository."""
+        return self.repository.rpartition("/")[2]
+
+    def with_tag(self, tag: str) -> Self:
+        """Return the same repository's reference with this tag and no digest."""
+        return replace(self, tag=tag, digest=None)
+
+    def with_default_tag(self) -> Self:
+        """Return a reference to one image: `latest` where neither tag nor digest is given."""
+        return self if self.tag or self.digest else self.with_tag("latest")
+
+    def __str__(self) -> str:
+        tag = f":{self.tag}" if self.tag else ""
+        digest = f"@{self.digest}" if self.digest else ""
+        return f"{self.name}{tag}{digest}"
+
+
+def _split_tag(name: str) -> tuple[str, str | None]:
+    """Part `repository:tag`, leaving a registry's port alone."""
+    head, colon, tail = name.rpartition(":")
+    return (head, tail) if colon and "/" not in tail else (name, None)
+
+
+def _invalid(text: str, why: str) -> InvalidReferenceError:
+    return InvalidReferenceError(
+        f"{text[:300]!r} is not an image reference: {why}",
+        "write it like ghcr.io/owner/image:tag",
+    )
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Platform:
+    """What an image runs on, in Go's words: `linux/amd64`, `linux/arm/v7`.
+
+    Variants that add nothing are dropped, so that equal platforms compare equal
+    (https://github.com/containerd/platforms, `normalizeArch`).
+    """
+
+    os: str
+    architecture: str
+    variant: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read `os/architecture[/variant]`; raise InvalidReferenceError."""
+        parts = text.split("/")
+        if len(parts) not in (2, 3) or not all(re.fullmatch(r"[a-z0-9._-]+", p) for p in parts):
+            raise InvalidReferenceError(
+                f"{text[:80]!r} is not a platform", "write it like linux/amd64 or linux/arm/v7"
+            )
+        return cls.normal(*parts)
+
+    @classmethod
+    def normal(cls, os: str, architecture: str, variant: str = "") -> Self:
+        """Return the platform under its common name."""
+        aliases = {"x86_64": "amd64", "x86-64": "amd64", "aarch64": "arm64"}
+        architecture = aliases.get(architecture, architecture)
+        implied = {("arm64", "v8"), ("arm64", "8"), ("amd64", "v1")}
+        if (architecture, variant) in implied:
+            variant = ""
+        if architecture == "arm":
+            variant = {"": "v7", "7": "v7", "6": "v6", "5": "v5"}.get(variant, variant)
+        return cls(os, architecture, variant)
+
+    def __str__(self) -> str:
+        return "/".join(filter(None, (self.os, self.architecture, self.variant)))
