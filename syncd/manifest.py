@@ -29,6 +29,8 @@ INDEX_TYPES = (OCI_INDEX, DOCKER_INDEX)
 MANIFEST_TYPES = (OCI_MANIFEST, DOCKER_MANIFEST)
 CONFIG_TYPES = (OCI_CONFIG, DOCKER_CONFIG)
 
+REF_NAME = "org.opencontainers.image.ref.name"
+
 _LAYER_COMPRESSION = {
     "application/vnd.oci.image.layer.v1.tar": "",
     "application/vnd.oci.image.layer.v1.tar+gzip": "gzip",
@@ -56,6 +58,9 @@ class Reader(Protocol):
 
     def read(self, size: int, /) -> bytes:
         """Return at least one and at most `size` bytes, or none at the end."""
+
+    def close(self) -> None:
+        """Let go of what is behind it; nothing is read afterwards."""
 
 
 class Source(Protocol):
@@ -152,6 +157,23 @@ class Index:
             f"the image has no manifest for {platform} (it has: {found})",
             "build the image for this platform, or configure another one",
         )
+
+
+def named(index: bytes, name: str, place: str) -> Descriptor:
+    """Return the entry of a layout's `index.json` that has this name, or the only one there is.
+
+    The name is the annotation `org.opencontainers.image.ref.name` (image-layout.md).
+    """
+    entries = _sequence(parse_json(index, place).get("manifests"), f"{place}.manifests")
+    found = [Descriptor.parse(e, f"{place}.manifests[{i}]") for i, e in enumerate(entries)]
+    names = [dict(entry.annotations).get(REF_NAME, "") for entry in found]
+    chosen = [entry for entry, own in zip(found, names, strict=True) if name in ("", own)]
+    if len({entry.digest for entry in chosen}) == 1:
+        return chosen[-1]
+    held = ", ".join(filter(None, names)) or f"{len(found)} images without a name"
+    if not chosen:
+        raise ImageError(f"{place} has no image {name!r}", f"it has: {held}")
+    raise ImageError(f"{place} has several images", f"name one of: {held}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,320 @@
+"""Blobs on disk: OCI image layouts, read as a source and kept as the layer cache.
+
+The cache is a valid OCI image layout at every moment: a blob appears under its digest only when
+it is complete and verified, and `index.json` names only images whose blobs are there.  Other
+tools can read it; nothing but this module writes it.  Blobs are verified again on every reading,
+and one that has gone bad is dropped, so the cache never waits for a disk to flush.
+
+Source: https://github.com/opencontainers/image-spec/blob/main/image-layout.md
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from syncd.errors import ImageError, StorageError, VerificationError
+from syncd.manifest import (
+    DOCUMENT_MAX,
+    OCI_INDEX,
+    REF_NAME,
+    Descriptor,
+    Image,
+    Manifest,
+    Reader,
+    named,
+    parse_document,
+    parse_json,
+)
+from syncd.reference import Digest, Reference
+
+_STALE = 24 * 3600.0  # seconds after which an abandoned download is not worth resuming
+_SETTLING = 3600.0  # seconds a blob may stay without an image that names it: its job is running
+
+Fetch = Callable[[Descriptor, int], Reader]
+"""Opens a blob at its source, from an offset in bytes on."""
+
+
+class Verified:
+    """A reader of one blob that fails instead of ending when size or digest is wrong."""
+
+    def __init__(self, source: Reader, wanted: Descriptor) -> None:
+        self._source = source
+        self._wanted = wanted
+        self._hasher = wanted.digest.hasher()
+        self._left = wanted.size
+
+    def read(self, size: int, /) -> bytes:
+        """Return the next bytes; raise VerificationError once they cannot be the promised ones."""
+        data = self._source.read(min(size, self._left + 1))
+        self._hasher.update(data)
+        self._left -= len(data)
+        if self._left < 0 or (not data and self._left):
+            raise VerificationError(
+                f"blob {self._wanted.digest} has {'more' if self._left < 0 else 'fewer'} "
+                f"than the {self._wanted.size} bytes its descriptor says",
+                "try again; if it stays so, push the image again",
+            )
+        if not data and self._hasher.hexdigest() != self._wanted.digest.encoded:
+            raise VerificationError(
+                f"blob {self._wanted.digest} has other content than its digest says",
+                "try again; if it stays so, push the image again",
+            )
+        return data
+
+    def close(self) -> None:
+        """Let go of the source."""
+        self._source.close()
+
+
+class Layout:
+    """An OCI image layout in a folder, as a source of images."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def find(self, name: str = "") -> Descriptor:
+        """Return the image of this name, or the only one; raise ImageError or StorageError."""
+        if not (self.folder / "oci-layout").is_file():
+            raise ImageError(f"{self.folder} is not an OCI image layout: it has no oci-layout file")
+        return named(self._read(self.folder / "index.json"), name, f"{self.folder}/index.json")
+
+    def document(self, wanted: Descriptor) -> bytes:
+        """Return a manifest, index or config, verified."""
+        return wanted.verify(self._read(self._path(wanted.digest)))
+
+    def blob(self, wanted: Descriptor, offset: int = 0) -> Reader:
+        """Open a blob from `offset` on; raise ImageError when the layout lacks it."""
+        try:
+            file = self._path(wanted.digest).open("rb", buffering=0)
+        except FileNotFoundError as exc:
+            raise ImageError(f"{self.folder} lacks the blob {wanted.digest}") from exc
+        file.seek(offset)
+        return file
+
+    def _path(self, digest: Digest) -> Path:
+        return self.folder / "blobs" / digest.algorithm / digest.encoded
+
+    def _read(self, path: Path) -> bytes:
+        try:
+            with path.open("rb") as file:
+                return file.read(DOCUMENT_MAX + 1)
+        except FileNotFoundError as exc:
+            raise ImageError(f"{path} does not exist") from exc
+        except OSError as exc:
+            raise StorageError(f"{path} cannot be read: {exc.strerror}") from exc
+
+
+class Cache(Layout):
+    """The layer cache: a layout that fills itself while blobs are read through it.
+
+    `most` bounds its bytes; images that were not used for the longest time go first.  Several
+    threads and processes may use one cache at a time.
+    """
+
+    def __init__(self, folder: Path, most: int) -> None:
+        super().__init__(folder)
+        self._most = most
+        self._ingest = folder / ".ingest"
+        with _disk(folder):
+            self._ingest.mkdir(parents=True, exist_ok=True)
+            (folder / "blobs" / "sha256").mkdir(parents=True, exist_ok=True)
+            (folder / "blobs" / "sha512").mkdir(exist_ok=True)
+            if not (folder / "index.json").exists():
+                _replace(folder / "index.json", _index([]))
+            if not (folder / "oci-layout").exists():
+                _replace(folder / "oci-layout", b'{"imageLayoutVersion": "1.0.0"}')
+
+    def reader(self, wanted: Descriptor, fetch: Fetch) -> Reader:
+        """Open a blob, verified; one that is not here is fetched, and kept as it is read.
+
+        While somebody else is fetching it this waits for them.  A fetch that broke off goes on
+        where it stopped.
+        """
+        path, part = self._path(wanted.digest), self._ingest / wanted.digest.encoded
+        with _disk(self.folder):
+            while True:
+                try:
+                    file = path.open("rb", buffering=0)
+                except FileNotFoundError:
+                    pass
+                else:
+                    os.utime(path)
+                    return _Cached(file, wanted, path)
+                kept = part.open("a+b", buffering=0)
+                fcntl.flock(kept, fcntl.LOCK_EX)
+                if os.fstat(kept.fileno()).st_nlink and not path.exists():
+                    return _Kept(kept, wanted, fetch, path)
+                kept.close()
+
+    def has(self, digest: Digest) -> bool:
+        """Tell whether the blob is here."""
+        return self._path(digest).exists()
+
+    def keep(self, reference: Reference, image: Image) -> None:
+        """Give the image, whose layers were read through here, its name; drop what is too much."""
+        manifest = image.manifest
+        entry = {
+            "mediaType": manifest.media_type,
+            "digest": str(image.manifest_digest),
+            "size": len(manifest.raw),
+            "annotations": {REF_NAME: str(reference)},
+        }
+        with _disk(self.folder), self._locked():
+            _replace(self._path(image.manifest_digest), manifest.raw)
+            _replace(self._path(image.config_digest), image.raw_config)
+            entries = [e for e in self._entries() if e["annotations"][REF_NAME] != str(reference)]
+            self._shrink([*entries, entry])
+
+    def _entries(self) -> list[dict[str, Any]]:
+        entries: list[dict[str, Any]] = parse_json(
+            self._read(self.folder / "index.json"), f"{self.folder}/index.json"
+        )["manifests"]
+        return entries
+
+    def _shrink(self, entries: list[dict[str, Any]]) -> None:
+        """Write the index without the images that do not fit, then remove what none names.
+
+        The last entry is the image just brought; it stays even if it alone is too large.
+        """
+        blobs = {entry["digest"]: self._blobs_of(entry) for entry in entries}
+        newest = entries[-1]["digest"]
+        by_use = sorted(entries, key=lambda entry: self._used(entry["digest"], newest))
+        sizes = {name: size for needed in blobs.values() for name, size in needed.items()}
+        while len(by_use) > 1:
+            needed = set().union(*(blobs[entry["digest"]] for entry in by_use))
+            if sum(sizes[name] for name in needed) <= self._most:
+                break
+            by_use.pop(0)
+        stay = [entry for entry in entries if entry in by_use]
+        needed = set().union(*(blobs[entry["digest"]] for entry in stay))
+        _replace(self.folder / "index.json", _index(stay))
+        now = time.time()
+        # A young blob that no image names, known or dropped, belongs to a job under way.
+        for blob in self.folder.glob("blobs/*/*"):
+            young = now - blob.stat().st_mtime < _SETTLING and blob not in sizes
+            if blob not in needed and not young:
+                blob.unlink(missing_ok=True)
+        for part in self._ingest.iterdir():
+            if now - part.stat().st_mtime > _STALE:
+                part.unlink(missing_ok=True)
+
+    def _blobs_of(self, entry: dict[str, Any]) -> dict[Path, int]:
+        """Return the blobs that an image of the index needs, with their sizes in bytes."""
+        top = Descriptor.parse(entry, "index.json")
+        document = parse_document(self.document(top), top)
+        wanted = [top]
+        if isinstance(document, Manifest):
+            wanted += [document.config, *document.layers]
+        return {self._path(one.digest): one.size for one in wanted}
+
+    def _used(self, digest: str, newest: str) -> float:
+        """Return when an image was last brought or found present, as seconds since the epoch."""
+        return (
+            float("inf") if digest == newest else self._path(Digest.parse(digest)).stat().st_mtime
+        )
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Hold the cache's index alone, across processes."""
+        with (self._ingest.parent / ".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+
+class _Cached(Verified):
+    """A blob of the cache; one that turns out bad is dropped, to be fetched anew next time."""
+
+    def __init__(self, file: BinaryIO, wanted: Descriptor, path: Path) -> None:
+        super().__init__(file, wanted)
+        self._path = path
+
+    def read(self, size: int, /) -> bytes:
+        try:
+            return super().read(size)
+        except VerificationError:
+            self._path.unlink(missing_ok=True)
+            raise
+
+
+class _Kept(Verified):
+    """A blob that comes from its source, and is kept on the way."""
+
+    def __init__(self, part: BinaryIO, wanted: Descriptor, fetch: Fetch, path: Path) -> None:
+        self._part = part
+        self._place = path
+        self._have = os.fstat(part.fileno()).st_size
+        self._at = 0
+        super().__init__(_Resumed(part, self._have, lambda: fetch(wanted, self._have)), wanted)
+
+    def read(self, size: int, /) -> bytes:
+        with _disk(self._place.parent):
+            try:
+                data = super().read(size)
+            except VerificationError:
+                self._part.truncate(0)
+                raise
+            self._at += len(data)
+            if not data:
+                Path(self._part.name).replace(self._place)
+            elif self._at > self._have:
+                self._part.write(data)
+            return data
+
+    def close(self) -> None:
+        super().close()
+        self._part.close()
+
+
+class _Resumed:
+    """What an earlier attempt left, followed by what its source still has."""
+
+    def __init__(self, part: BinaryIO, have: int, fetch: Callable[[], Reader]) -> None:
+        self._part = part
+        self._have = have
+        self._at = 0
+        self._fetch = fetch
+        self._rest: Reader | None = None
+
+    def read(self, size: int, /) -> bytes:
+        if self._at < self._have:
+            data = os.pread(self._part.fileno(), min(size, self._have - self._at), self._at)
+            self._at += len(data)
+            return data
+        if self._rest is None:
+            self._rest = self._fetch()
+        return self._rest.read(size)
+
+    def close(self) -> None:
+        if self._rest is not None:
+            self._rest.close()
+
+
+def _index(entries: list[dict[str, Any]]) -> bytes:
+    document = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries}
+    return json.dumps(document, indent=1).encode()
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Write a small file so that a reader sees the old or the new one, never a part."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside.write_bytes(content)
+    beside.replace(path)
+
+
+@contextmanager
+def _disk(place: Path) -> Iterator[None]:
+    """Tell a disk's refusal as what it is."""
+    try:
+        yield
+    except OSError as exc:
+        raise StorageError(
+            f"the blob cache {place} cannot be used: {exc.strerror}",
+            "check its permissions and free space",
+        ) from exc

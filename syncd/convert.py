@@ -1,0 +1,107 @@
+"""An image turned into a template file: read, unpack every layer, lay them over, write.
+
+Blocking: callers put it into a thread.  The output appears under its name at once and complete,
+or not at all, whatever happens.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from syncd import rootfs
+from syncd.errors import StorageError
+from syncd.job import Progress
+from syncd.layer import Unpacked, unpack
+from syncd.limits import Allowance, Limits
+from syncd.manifest import Descriptor, Image, Layer, Reader
+from syncd.overlay import Tree
+from syncd.reference import Digest
+
+LAYERS_AT_A_TIME = 4
+
+Open = Callable[[Descriptor], Reader]
+"""Opens a layer's blob for one reading, verified at its end."""
+
+
+def convert(
+    image: Image,
+    open_blob: Open,
+    output: Path,
+    *,
+    level: int,
+    limits: Limits,
+    spool: Path,
+    progress: Progress,
+) -> rootfs.Written:
+    """Write the image as a `rootfs` template to `output`, replacing what is there.
+
+    `spool` is a folder with room for all layers, decompressed.  Raise ImageError for an image
+    that is not right, StorageError for a disk that refuses, and whatever `open_blob` raises.
+    """
+    limits.check("layers", len(image.layers), "the number of layers")
+    with ExitStack() as stack:
+        layers = unpack_all(image.layers, open_blob, limits, spool, progress)
+        for layer in layers.values():
+            stack.enter_context(layer)
+        in_order = [layers[layer.diff_id] for layer in image.layers]
+        tree = Tree(limits)
+        for layer in in_order:
+            tree.apply(layer.members)
+        total = sum(entry.member.size for entry in tree.plan())
+        with written_whole(output) as file:
+            return rootfs.write(
+                tree.plan(),
+                [layer.fd for layer in in_order],
+                file,
+                level=level,
+                allowance=Allowance(limits, "unpacked", "the size of all files"),
+                advance=progress.begin("flatten", output.name, total),
+            )
+
+
+def unpack_all(
+    layers: tuple[Layer, ...], open_blob: Open, limits: Limits, spool: Path, progress: Progress
+) -> dict[Digest, Unpacked]:
+    """Unpack each different layer once, several at a time; nothing stays open on a failure."""
+    allowance = Allowance(limits, "unpacked", "the size of all layers")
+
+    def one(layer: Layer) -> Unpacked:
+        descriptor = layer.descriptor
+        advance = progress.begin("layer", str(descriptor.digest), descriptor.size)
+        with closing(open_blob(descriptor)) as blob:
+            return unpack(blob, layer, spool, limits=limits, allowance=allowance, advance=advance)
+
+    different = {layer.diff_id: layer for layer in layers}
+    with ThreadPoolExecutor(LAYERS_AT_A_TIME, thread_name_prefix="layer") as pool:
+        running = {diff_id: pool.submit(one, layer) for diff_id, layer in different.items()}
+        try:
+            return {diff_id: future.result() for diff_id, future in running.items()}
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            for future in running.values():
+                if not future.cancelled() and future.exception() is None:
+                    future.result().close()
+            raise
+
+
+@contextmanager
+def written_whole(output: Path) -> Iterator[BinaryIO]:
+    """Give a file to write that takes the name `output` only when all went well."""
+    beside = output.with_name(f".{output.name}.{os.getpid()}.part")
+    try:
+        with beside.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(output)
+    except OSError as exc:
+        raise StorageError(
+            f"{output} cannot be written: {exc.strerror}", "check its permissions and free space"
+        ) from exc
+    finally:
+        beside.unlink(missing_ok=True)

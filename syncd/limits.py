@@ -1,0 +1,54 @@
+"""Bounds on what an image may ask of this machine.
+
+An image comes from the internet: without bounds a few kilobytes could ask for all memory, all
+disk or all time.  Each bound is far above what real images need, and each can be configured.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+
+from syncd.errors import LimitError
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The bounds of one image; going beyond one is a LimitError that names it."""
+
+    layers: int = 500
+    """Layers of an image."""
+    entries: int = 2_000_000
+    """Members of all layers together."""
+    path: int = 4095
+    """Bytes of one path or link target: PATH_MAX without its NUL (linux/limits.h)."""
+    header: int = 1 << 20
+    """Bytes of one PAX header or GNU long name, as in Go's archive/tar (`maxSpecialFileSize`)."""
+    unpacked: int = 64 << 30
+    """Bytes of all layers together once decompressed, and of all files once written out."""
+
+    def check(self, bound: str, value: int, subject: str) -> None:
+        """Raise LimitError when `value` is beyond the named bound."""
+        most: int = getattr(self, bound)
+        if value > most:
+            raise LimitError(
+                f"{subject} goes beyond the bound of {most} ({bound})",
+                f"if the image is meant to be so large, raise limits.{bound} in the configuration",
+            )
+
+
+class Allowance:
+    """How much of one bound is left, shared by the threads that use it up."""
+
+    def __init__(self, limits: Limits, bound: str, subject: str) -> None:
+        self._limits = limits
+        self._bound = bound
+        self._subject = subject
+        self._used = 0
+        self._lock = threading.Lock()
+
+    def take(self, amount: int) -> None:
+        """Use up `amount`; raise LimitError when the bound is passed."""
+        with self._lock:
+            self._used += amount
+            self._limits.check(self._bound, self._used, self._subject)

@@ -1,0 +1,136 @@
+"""Members of a tar archive, and the bytes of their headers.
+
+Pure.  `header` writes what every tar reads: ustar, and PAX records where ustar has no room; equal
+members always give equal bytes.  `syncd.tar` is the reading counterpart.
+
+Source: POSIX.1-2017 pax(1), "pax Interchange Format" and "ustar Interchange Format".
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+BLOCK = 512
+
+FILE = b"0"
+HARD_LINK = b"1"
+SYMLINK = b"2"
+CHARACTER_DEVICE = b"3"
+BLOCK_DEVICE = b"4"
+DIRECTORY = b"5"
+FIFO = b"6"
+
+FIELDS = struct.Struct("100s8s8s8s12s12s8sc100s6s2s32s32s8s8s155s")
+"""name, mode, uid, gid, size, mtime, checksum, type, target, magic, version, user, group, major,
+minor, prefix."""
+XATTR = b"SCHILY.xattr."
+"""What GNU tar and star put before an extended attribute's name to make a PAX record of it."""
+
+
+@dataclass(slots=True)
+class Member:
+    """One member of a layer.
+
+    `mtime` is in nanoseconds since the epoch.  A file's content is `size` bytes: its `extents`
+    (offset in the file, length, offset in the tar), and zeros wherever no extent lies.
+    """
+
+    name: bytes
+    kind: bytes
+    mode: int
+    uid: int
+    gid: int
+    mtime: int
+    size: int = 0
+    target: bytes = b""
+    device: tuple[int, int] = (0, 0)
+    xattrs: Mapping[bytes, bytes] = field(default_factory=dict)
+    extents: tuple[tuple[int, int, int], ...] = ()
+
+
+def padding(size: int) -> bytes:
+    """Return the zeros that fill the last block of `size` bytes of content."""
+    return bytes(-size % BLOCK)
+
+
+END_OF_ARCHIVE = bytes(2 * BLOCK)
+
+
+def header(member: Member) -> bytes:
+    """Write a member's header: ustar, preceded by a PAX header for what ustar cannot hold.
+
+    The result depends on the member only.  Names go into PAX records byte for byte, UTF-8 or
+    not: that is what GNU tar writes and reads (its `hdrcharset` support is nil).
+    """
+    records: list[tuple[bytes, bytes]] = []
+    if len(member.name) > 100:
+        records.append((b"path", member.name))
+    if len(member.target) > 100:
+        records.append((b"linkpath", member.target))
+    for key, value, most in (
+        (b"uid", member.uid, 0o7777777),
+        (b"gid", member.gid, 0o7777777),
+        (b"size", member.size, 0o77777777777),
+    ):
+        if value > most:
+            records.append((key, b"%d" % value))
+    seconds, fraction = divmod(member.mtime, 10**9)
+    if fraction or not 0 <= seconds <= 0o77777777777:
+        records.append((b"mtime", _time_text(member.mtime)))
+    records += [(XATTR + key, value) for key, value in member.xattrs.items()]
+    block = _ustar_block(member, min(max(seconds, 0), 0o77777777777))
+    if not records:
+        return block
+    payload = b"".join(_record(key, value) for key, value in records)
+    extended = Member(b"././@PaxHeader", b"x", 0, 0, 0, 0, len(payload))
+    return b"".join((_ustar_block(extended, 0), payload, padding(len(payload)), block))
+
+
+def _ustar_block(member: Member, seconds: int) -> bytes:
+    major, minor = member.device
+    size = 0 if member.size > 0o77777777777 else member.size
+    block = bytearray(
+        FIELDS.pack(
+            member.name[:100],
+            b"%07o\0" % member.mode,
+            b"%07o\0" % (member.uid if member.uid <= 0o7777777 else 0),
+            b"%07o\0" % (member.gid if member.gid <= 0o7777777 else 0),
+            b"%011o\0" % size,
+            b"%011o\0" % seconds,
+            b" " * 8,
+            member.kind,
+            member.target[:100],
+            b"ustar\0",
+            b"00",
+            b"",
+            b"",
+            b"%07o\0" % major,
+            b"%07o\0" % minor,
+            b"",
+        ).ljust(BLOCK, b"\0")
+    )
+    block[148:156] = b"%06o\0 " % sum(block)
+    return bytes(block)
+
+
+def _record(key: bytes, value: bytes) -> bytes:
+    """Write one PAX record, whose length counts its own digits."""
+    rest = len(key) + len(value) + 3
+    length = rest + len(str(rest))
+    length = rest + len(str(length))
+    return b"%d %b=%b\n" % (length, key, value)
+
+
+def _time_text(nanoseconds: int) -> bytes:
+    """Write nanoseconds as PAX seconds, without trailing zeros."""
+    seconds, fraction = divmod(abs(nanoseconds), 10**9)
+    sign = "-" if nanoseconds < 0 else ""
+    digits = f".{fraction:09d}".rstrip("0") if fraction else ""
+    return f"{sign}{seconds}{digits}".encode()
+
+
+def quote(name: bytes) -> str:
+    """Return a name of any bytes as text fit for a message."""
+    return repr(name[:200].decode("utf-8", "backslashreplace"))

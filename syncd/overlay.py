@@ -1,0 +1,244 @@
+"""Layers laid over each other: the tree of inodes that an image means.
+
+Pure: members go in, layer by layer and oldest first; an ordered plan of what to write comes out.
+Nothing is ever extracted, so no name in a layer can lead anywhere but into this tree.  A hard
+link shares its target's inode, so content outlives a removed or replaced first name.
+
+Rules: https://github.com/opencontainers/image-spec/blob/main/layer.md, and for the plan's order
+what GNU tar does on extraction (a directory must be followed at once by its whole subtree, or
+it loses its times; a hard link must come after the member that carries the content).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from syncd.errors import ImageError
+from syncd.limits import Limits
+from syncd.member import DIRECTORY, HARD_LINK, SYMLINK, Member, quote
+
+_WHITEOUT = b".wh."
+_OPAQUE = b".wh..wh..opq"
+_SYMLINKS_FOLLOWED = 40  # as many as Linux follows: MAXSYMLINKS, linux/namei.h
+_LONGEST_NAME = 255  # NAME_MAX, linux/limits.h
+
+
+class Inode:
+    """What a name stands for; `layer` is the index of the layer whose tar holds its content."""
+
+    __slots__ = ("layer", "member", "names")
+
+    def __init__(self, member: Member, layer: int) -> None:
+        self.member = member
+        self.layer = layer
+        self.names = 1
+
+
+class Directory(Inode):
+    """An inode that has children."""
+
+    __slots__ = ("children",)
+
+    def __init__(self, member: Member, layer: int) -> None:
+        super().__init__(member, layer)
+        self.children: dict[bytes, Inode] = {}
+
+
+class Entry(NamedTuple):
+    """One line of the plan: what to write, and the index of the layer that holds its content."""
+
+    member: Member
+    layer: int
+
+
+class Tree:
+    """The file system of an image, growing layer by layer."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._root = _implied_directory()
+        self._layers = 0
+        self._entries = 0
+        self._parents: dict[bytes, Directory] = {}
+
+    def apply(self, members: Iterable[Member]) -> None:
+        """Lay the next layer over the tree; raise ImageError where the layer is not possible.
+
+        Whiteouts hide what lower layers brought, never their own layer's members, wherever
+        they stand in the archive: so they all go first.
+        """
+        whiteouts: list[tuple[bytes, bytes]] = []
+        others: list[tuple[bytes, bytes, Member]] = []
+        for member in members:
+            self._entries += 1
+            self._limits.check("entries", self._entries, "the number of members in all layers")
+            parent, name = _split(member.name)
+            if name.startswith(_WHITEOUT):
+                whiteouts.append((parent, name))
+            elif not (parent.startswith(_WHITEOUT) or b"/" + _WHITEOUT in parent):
+                others.append((parent, name, member))
+        self._hide(whiteouts)
+        for parent, name, member in others:
+            self._add(parent, name, member)
+        self._layers += 1
+
+    def plan(self) -> Iterator[Entry]:
+        """Yield every name once, in the order of writing, with its path from `./` on.
+
+        Depth first, names sorted bytewise, except that `./dev` comes last: PVE excludes what
+        is below it, so the content of a hard link has to stand elsewhere when it can.
+        """
+        written: dict[int, bytes] = {}
+        waiting: list[tuple[bytes, Inode]] = [(b"./", self._root)]
+        while waiting:
+            path, inode = waiting.pop()
+            if id(inode) in written:
+                yield Entry(_link(inode.member, path, written[id(inode)]), inode.layer)
+                continue
+            if inode.names > 1:
+                written[id(inode)] = path
+            yield Entry(_renamed(inode.member, path), inode.layer)
+            if isinstance(inode, Directory):
+                names = sorted(inode.children, reverse=True)
+                if inode is self._root and b"dev" in inode.children:
+                    names.remove(b"dev")
+                    names.insert(0, b"dev")
+                for name in names:
+                    child = inode.children[name]
+                    slash = b"/" if isinstance(child, Directory) else b""
+                    waiting.append((path + name + slash, child))
+
+    def _hide(self, whiteouts: list[tuple[bytes, bytes]]) -> None:
+        """Remove what the whiteouts name; all are resolved before the first takes effect."""
+        victims: list[tuple[dict[bytes, Inode], bytes | None]] = []
+        for parent, name in whiteouts:
+            hidden = name.removeprefix(_WHITEOUT)
+            if hidden in (b"", b".", b".."):
+                raise ImageError(f"the whiteout {quote(parent + b'/' + name)} names nothing")
+            folder = self._directory(parent, create=False)
+            if folder is not None:
+                victims.append((folder.children, None if name == _OPAQUE else hidden))
+        for children, victim in victims:
+            if victim is None:
+                children.clear()
+            else:
+                children.pop(victim, None)
+        self._parents.clear()
+
+    def _add(self, parent: bytes, name: bytes, member: Member) -> None:
+        if not name:
+            if member.kind != DIRECTORY:
+                raise ImageError(f"the root of the image is not a directory: {quote(member.name)}")
+            self._root.member = member
+            self._root.layer = self._layers
+            return
+        siblings = self._parent(parent).children
+        there = siblings.get(name)
+        if member.kind == DIRECTORY and isinstance(there, Directory):
+            there.member = member
+            there.layer = self._layers
+            return
+        if member.kind == HARD_LINK:
+            inode = self._target(member)
+            if inode is not there:
+                inode.names += 1
+        else:
+            inode = (Directory if member.kind == DIRECTORY else Inode)(member, self._layers)
+        siblings[name] = inode
+        if there is not None and there.member.kind in (DIRECTORY, SYMLINK):
+            self._parents.clear()
+
+    def _target(self, link: Member) -> Inode:
+        """Return the inode that a hard link shares."""
+        parent, name = _split(link.target)
+        folder = self._directory(parent, create=False)
+        inode = folder.children.get(name) if folder else None
+        if inode is None:
+            raise ImageError(
+                f"the hard link {quote(link.name)} to {quote(link.target)} has no target"
+            )
+        if isinstance(inode, Directory):
+            raise ImageError(f"the hard link {quote(link.name)} leads to a directory")
+        return inode
+
+    def _parent(self, path: bytes) -> Directory:
+        """Return a member's parent directory, making it where it is missing."""
+        folder = self._parents.get(path)
+        if folder is None:
+            folder = self._directory(path, create=True)
+            if folder is None:
+                raise ImageError(f"{quote(path)} is the parent of a member but not a directory")
+            self._parents[path] = folder
+        return folder
+
+    def _directory(self, path: bytes, *, create: bool) -> Directory | None:
+        """Resolve a path as chroot would, symlinks and all; return None where it leads nowhere.
+
+        With `create`, missing directories are made, behind a dangling symlink too.
+        """
+        trail = [self._root]
+        todo = path.split(b"/")[::-1]
+        followed = 0
+        while todo:
+            name = todo.pop()
+            if name in (b"", b"."):
+                continue
+            if name == b"..":
+                trail = trail[:-1] or trail
+                continue
+            inode = trail[-1].children.get(name)
+            if inode is None:
+                if not create:
+                    return None
+                inode = trail[-1].children[name] = _implied_directory()
+            if isinstance(inode, Directory):
+                trail.append(inode)
+            elif inode.member.kind == SYMLINK:
+                followed += 1
+                if followed > _SYMLINKS_FOLLOWED:
+                    raise ImageError(f"{quote(path)} leads through too many symlinks")
+                if inode.member.target.startswith(b"/"):
+                    del trail[1:]
+                todo += inode.member.target.split(b"/")[::-1]
+            else:
+                return None
+        return trail[-1]
+
+
+def _split(path: bytes) -> tuple[bytes, bytes]:
+    """Part a member's name into its parent's normal path and its last component.
+
+    Every name means a place below the image's root, absolute or not.
+    """
+    parts = [part for part in path.split(b"/") if part not in (b"", b".")]
+    if b".." in parts:
+        raise ImageError(f"the path {quote(path)} climbs out with '..'")
+    if any(len(part) > _LONGEST_NAME for part in parts):
+        raise ImageError(f"a part of {quote(path)} is longer than {_LONGEST_NAME} bytes")
+    return (b"/".join(parts[:-1]), parts[-1]) if parts else (b"", b"")
+
+
+def _implied_directory() -> Directory:
+    """Return a directory that no layer describes: root's, 0755, at the epoch."""
+    return Directory(Member(b"", DIRECTORY, 0o755, 0, 0, 0), 0)
+
+
+def _renamed(member: Member, path: bytes) -> Member:
+    return Member(
+        path,
+        member.kind,
+        member.mode,
+        member.uid,
+        member.gid,
+        member.mtime,
+        member.size,
+        member.target,
+        member.device,
+        member.xattrs,
+        member.extents,
+    )
+
+
+def _link(member: Member, path: bytes, target: bytes) -> Member:
+    return Member(path, HARD_LINK, member.mode, member.uid, member.gid, member.mtime, target=target)

@@ -1,0 +1,347 @@
+"""Reading tar archives: members from a stream of bytes.
+
+Pure: `Parser` is fed chunks and knows where each member's content lies, without ever holding it.
+Reads what images contain in practice: v7, ustar, PAX,
+GNU and star headers, GNU sparse files in all four forms.  Never guesses: what is damaged, cut or
+unknown is an ImageError.
+
+Sources: POSIX.1-2017 pax(1) "pax Interchange Format" and "ustar Interchange Format";
+https://www.gnu.org/software/tar/manual/html_node/Standard.html and Sparse-Formats.html.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Generator, Mapping
+
+from syncd.errors import ImageError
+from syncd.limits import Limits
+from syncd.member import (
+    BLOCK,
+    BLOCK_DEVICE,
+    CHARACTER_DEVICE,
+    DIRECTORY,
+    FIELDS,
+    FIFO,
+    FILE,
+    HARD_LINK,
+    SYMLINK,
+    XATTR,
+    Member,
+    quote,
+)
+
+_WITHOUT_CONTENT = (HARD_LINK, SYMLINK, CHARACTER_DEVICE, BLOCK_DEVICE, DIRECTORY, FIFO)
+_GNU_SPARSE = b"S"
+_KEPT_XATTRS = re.compile(rb"user\..+|security\.capability", re.DOTALL)
+_TIME = re.compile(rb"(-?)([0-9]{1,18})(?:\.([0-9]*))?")
+_LARGEST = 1 << 60
+_LATEST = (1 << 62) * 10**9
+_ZERO_BLOCK = bytes(BLOCK)
+
+
+class Parser:
+    """Finds the members of one tar archive that is fed to it in chunks of any size.
+
+    What follows the end-of-archive marker is passed over, as every tar does.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self.members: list[Member] = []
+        self._limits = limits
+        self._position = 0
+        self._pending = b""
+        self._skip = 0
+        self._between_members = True
+        self._walk = self._read_archive()
+        self._need = next(self._walk)
+
+    def feed(self, data: bytes | bytearray | memoryview) -> None:
+        """Take the next bytes of the archive; raise ImageError or LimitError."""
+        view = memoryview(data)
+        at, end = 0, len(view)
+        while at < end:
+            if self._skip:
+                step = min(self._skip, end - at)
+                self._skip -= step
+                at += step
+                continue
+            step = self._need - len(self._pending)
+            self._pending += view[at : at + step]
+            at += step
+            if at > end:
+                return
+            block, self._pending = self._pending, b""
+            self._position += self._need
+            self._need = self._walk.send(block)
+            while self._need < 0:
+                self._skip -= self._need
+                self._position -= self._need
+                self._need = self._walk.send(b"")
+
+    def pass_over(self) -> int:
+        """Return how many of the next bytes are content that need not be fed, and skip them."""
+        passed, self._skip = self._skip, 0
+        return passed
+
+    def close(self) -> None:
+        """Tell the parser that the archive ended; raise ImageError if it was cut."""
+        if self._pending or not self._between_members or 0 < self._skip < _LARGEST // 2:
+            raise ImageError(f"the tar archive is cut short near byte {self._position}")
+
+    def _read_archive(self) -> Generator[int, bytes, None]:
+        """Walk the archive: yield n to be sent n bytes, or -n to have n bytes passed over."""
+        shared: dict[bytes, bytes] = {}
+        own: dict[bytes, bytes] = {}
+        while True:
+            start = self._position
+            block = yield BLOCK
+            if block == _ZERO_BLOCK:
+                if own:
+                    raise ImageError(f"an extended header before byte {start} has no member")
+                if (yield BLOCK) != _ZERO_BLOCK:
+                    raise ImageError(f"a lone zero block stands at byte {start}")
+                break
+            self._between_members = False
+            header = _Header(block, start)
+            if header.kind in b"xXgLK":
+                self._limits.check("header", header.size, f"the extended header at byte {start}")
+                payload = (yield _padded(header.size))[: header.size] if header.size else b""
+                if header.kind == b"L":
+                    own[b"path"] = payload.split(b"\0", 1)[0]
+                elif header.kind == b"K":
+                    own[b"linkpath"] = payload.split(b"\0", 1)[0]
+                elif header.kind == b"g":
+                    shared.update(_records(payload, start))
+                else:
+                    own.update(_records(payload, start))
+                self._between_members = not own
+                continue
+            yield from self._read_member(header, shared | own if shared else own)
+            own = {}
+            self._between_members = True
+        while True:
+            self._skip = _LARGEST
+            yield BLOCK
+
+    def _read_member(
+        self, header: _Header, records: dict[bytes, bytes]
+    ) -> Generator[int, bytes, None]:
+        """Add the member of `header` and of the extended `records` that came before it."""
+        name = records.get(b"path") or header.name
+        kind = header.kind
+        if kind in b"\x007":
+            # POSIX: both mean a regular file; in v7 archives a trailing slash makes a folder.
+            kind = DIRECTORY if kind == b"\0" and name.endswith(b"/") else FILE
+        member = Member(
+            name=name,
+            kind=kind,
+            mode=header.mode & 0o7777,
+            uid=_decimal(records, b"uid", header.uid),
+            gid=_decimal(records, b"gid", header.gid),
+            mtime=_time(records[b"mtime"]) if records.get(b"mtime") else header.mtime * 10**9,
+            target=records.get(b"linkpath") or header.target,
+            device=header.device if kind in (CHARACTER_DEVICE, BLOCK_DEVICE) else (0, 0),
+            xattrs=_xattrs(records) if len(records) else {},
+        )
+        stored = 0 if kind in _WITHOUT_CONTENT else _decimal(records, b"size", header.size)
+        if kind == _GNU_SPARSE:
+            member.kind = FILE
+            member.size, holes = yield from _old_sparse_map(header)
+        elif kind not in (FILE, *_WITHOUT_CONTENT):
+            raise ImageError(f"{quote(name)} is of the unknown tar type {kind!r}")
+        elif kind == FILE and any(key.startswith(b"GNU.sparse.") for key in records):
+            mapped = yield from self._read_sparse_records(member, records, stored)
+            member.size, holes, stored = mapped
+        else:
+            member.size = stored
+            holes = [(0, stored)] if stored else []
+        if max(stored, member.size) > _LARGEST or abs(member.mtime) > _LATEST:
+            raise ImageError(f"{quote(name)} has an impossible size or time")
+        member.extents = _placed(member, holes, stored, self._position)
+        self._accept(member)
+        if stored:
+            yield -_padded(stored)
+
+    def _read_sparse_records(
+        self, member: Member, records: dict[bytes, bytes], stored: int
+    ) -> Generator[int, bytes, tuple[int, list[tuple[int, int]], int]]:
+        """Read a PAX sparse map, 0.0, 0.1 or 1.0; return the real size, the map, what is stored."""
+        member.name = records.get(b"GNU.sparse.name", member.name)
+        size = _decimal(records, b"GNU.sparse.realsize", -1)
+        if size < 0:
+            size = _decimal(records, b"GNU.sparse.size", stored)
+        if records.get(b"GNU.sparse.major") != b"1":
+            numbers = [_plain(n) for n in records.get(b"GNU.sparse.map", b"").split(b",") if n]
+            return size, _pairs(numbers, member.name), stored
+        text, used = b"", 0
+        numbers = []
+        while not numbers or len(numbers) < 1 + 2 * numbers[0]:
+            if used + BLOCK > stored:
+                raise ImageError(f"{quote(member.name)} has a cut sparse map")
+            text += yield BLOCK
+            used += BLOCK
+            self._limits.check("header", used, f"the sparse map of {quote(member.name)}")
+            *lines, text = text.split(b"\n")
+            numbers += [_plain(line) for line in lines]
+        return size, _pairs(numbers[1 : 1 + 2 * numbers[0]], member.name), stored - used
+
+    def _accept(self, member: Member) -> None:
+        """Take a finished member, within the bounds."""
+        subject = quote(member.name)
+        self._limits.check("path", max(len(member.name), len(member.target)), subject)
+        if not member.name or b"\0" in member.name + member.target:
+            raise ImageError(f"a member near byte {self._position} has an unusable name: {subject}")
+        if member.kind in (SYMLINK, HARD_LINK) and not member.target:
+            raise ImageError(f"the link {subject} has no target")
+        self.members.append(member)
+        self._limits.check("entries", len(self.members), "the number of members")
+
+
+class _Header:
+    """The fields of one 512-byte header block, its checksum verified."""
+
+    __slots__ = ("block", "device", "gid", "kind", "mode", "mtime", "name", "size", "target", "uid")
+
+    def __init__(self, block: bytes, start: int) -> None:
+        (name, mode, uid, gid, size, mtime, checksum, self.kind, target,
+         magic, _, _, _, major, minor, prefix) = FIELDS.unpack_from(block)  # fmt: skip
+        _verify_checksum(block, checksum, start)
+        self.block = block
+        self.name = name.split(b"\0", 1)[0]
+        self.target = target.split(b"\0", 1)[0]
+        self.mode = _number(mode, start)
+        self.uid = _number(uid, start)
+        self.gid = _number(gid, start)
+        self.size = _number(size, start)
+        self.mtime = _number(mtime, start)
+        if min(self.size, self.uid, self.gid) < 0:
+            raise ImageError(f"the tar header at byte {start} has a negative size or owner")
+        if magic == b"ustar\0":
+            # star keeps its own times behind a shorter prefix and signs with "tar" at the end.
+            prefix = prefix[:131] if block[508:512] == b"tar\0" else prefix
+            prefix = prefix.split(b"\0", 1)[0]
+            if prefix:
+                self.name = prefix + b"/" + self.name
+        devices = magic.startswith(b"ustar") and self.kind in b"34"
+        self.device = (_number(major, start), _number(minor, start)) if devices else (0, 0)
+
+
+def _verify_checksum(block: bytes, stored: bytes, start: int) -> None:
+    """Compare with the sum of all bytes, the checksum's own read as spaces (POSIX ustar)."""
+    expected = _number(stored, start)
+    outside = block[:148] + b" " * 8 + block[156:]
+    if sum(outside) == expected:
+        return
+    # Some historic tars summed signed characters; readers accept both.
+    if sum(outside) - 256 * sum(byte > 127 for byte in outside) != expected:
+        raise ImageError(f"the tar header at byte {start} has a wrong checksum, or this is no tar")
+
+
+def _number(text: bytes, start: int) -> int:
+    """Read a numeric field: octal, or GNU's base-256 when its first bit is set."""
+    if text[0] & 0x80:
+        value = int.from_bytes(text, "big", signed=text[0] == 0xFF)
+        return value if text[0] == 0xFF else value - (0x80 << 8 * (len(text) - 1))
+    digits = text.split(b"\0", 1)[0].strip(b" ")
+    try:
+        return int(digits, 8) if digits else 0
+    except ValueError:
+        raise ImageError(f"the tar header at byte {start} has a bad number {text!r}") from None
+
+
+def _records(payload: bytes, start: int) -> dict[bytes, bytes]:
+    """Read the `length key=value` records of a PAX header; of equal keys the last counts.
+
+    The repeated offset and numbytes of sparse format 0.0 become the map of format 0.1.
+    """
+    records: dict[bytes, bytes] = {}
+    sparse: list[bytes] = []
+    while payload:
+        digits, space, _ = payload[:20].partition(b" ")
+        length = int(digits) if space and digits.isdigit() else 0
+        record = payload[len(digits) + 1 : length]
+        key, equals, value = record[:-1].partition(b"=")
+        if length > len(payload) or not record.endswith(b"\n") or not equals or not key:
+            raise ImageError(f"the PAX header at byte {start} has a malformed record")
+        if key in (b"GNU.sparse.offset", b"GNU.sparse.numbytes"):
+            sparse.append(value)
+        records[key] = value
+        payload = payload[length:]
+    if sparse:
+        records[b"GNU.sparse.map"] = b",".join(sparse)
+    return records
+
+
+def _xattrs(records: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
+    """Return the extended attributes that a template keeps, in one order."""
+    return {
+        key.removeprefix(XATTR): records[key]
+        for key in sorted(records)
+        if key.startswith(XATTR) and _KEPT_XATTRS.fullmatch(key, len(XATTR))
+    }
+
+
+def _time(text: bytes) -> int:
+    """Read a PAX time in seconds with any fraction; return nanoseconds, rounded down."""
+    match = _TIME.fullmatch(text)
+    if not match:
+        raise ImageError(f"{text[:40]!r} is not a PAX time")
+    sign, seconds, fraction = match[1], int(match[2]), match[3] or b""
+    nanoseconds = seconds * 10**9 + int(fraction[:9].ljust(9, b"0"))
+    return -nanoseconds - bool(fraction[9:].strip(b"0")) if sign else nanoseconds
+
+
+def _decimal(records: Mapping[bytes, bytes], key: bytes, otherwise: int) -> int:
+    """Return a PAX record's number; an empty record withdraws itself (POSIX)."""
+    text = records.get(key)
+    return _plain(text) if text else otherwise
+
+
+def _plain(text: bytes) -> int:
+    if not text.isdigit() or len(text) > 20:
+        raise ImageError(f"{text[:40]!r} is not a decimal number")
+    return int(text)
+
+
+def _pairs(numbers: list[int], name: bytes) -> list[tuple[int, int]]:
+    if len(numbers) % 2:
+        raise ImageError(f"{quote(name)} has an odd sparse map")
+    return list(zip(numbers[::2], numbers[1::2], strict=True))
+
+
+def _old_sparse_map(header: _Header) -> Generator[int, bytes, tuple[int, list[tuple[int, int]]]]:
+    """Read the map of GNU's own sparse type: four entries, then blocks of 21."""
+    numbers: list[int] = []
+    fields, more = header.block[386:482], header.block[482]
+    while True:
+        for at in range(0, len(fields), 24):
+            if fields[at : at + 24].strip(b"\0"):
+                numbers += [_number(fields[at : at + 12], 0), _number(fields[at + 12 : at + 24], 0)]
+        if not more:
+            break
+        block = yield BLOCK
+        fields, more = block[:504], block[504]
+    return _number(header.block[483:495], 0), _pairs(numbers, header.name)
+
+
+def _placed(
+    member: Member, pieces: list[tuple[int, int]], stored: int, position: int
+) -> tuple[tuple[int, int, int], ...]:
+    """Give each piece of content its place in the archive, after checking the map."""
+    extents = []
+    end = used = 0
+    for offset, length in pieces:
+        if offset < end or length < 0 or offset + length > member.size:
+            raise ImageError(f"{quote(member.name)} has an impossible sparse map")
+        if length:
+            extents.append((offset, length, position + used))
+        end = offset + length
+        used += length
+    if used != stored:
+        raise ImageError(f"{quote(member.name)} stores {stored} bytes, its sparse map has {used}")
+    return tuple(extents)
+
+
+def _padded(size: int) -> int:
+    return -(-size // BLOCK) * BLOCK
