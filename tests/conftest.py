@@ -1,0 +1,22 @@
+"""Fixtures that the tests of several modules share."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.fakes.pve import Pve
+from tests.fakes.pve_schema import assert_contract
+
+
+@pytest.fixture
+def pve(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Pve]:
+    """Serve a make-believe Proxmox VE; every request it gets has to fit the official API.
+
+    Its version is 9.2.11, unless a test gives another as the fixture's parameter.
+    """
+    root = tmp_path / "pve"
+    root.mkdir()
+    with Pve(root, version=getattr(request, "param", "9.2.11")) as pve:
+        yield pve
+    assert_contract(pve)
