@@ -6,6 +6,7 @@ Pure values, and the `Progress` by which a running job tells how far it is.
 from __future__ import annotations
 
 import enum
+import threading
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -66,6 +67,17 @@ class SyncJob:
     created: datetime = field(default_factory=lambda: datetime.now(UTC))
 
 
+@dataclass(frozen=True, slots=True)
+class JobRecord:
+    """A job as the ledger knows it."""
+
+    job: SyncJob
+    state: State
+    started: datetime | None = None
+    finished: datetime | None = None
+    outcome: Outcome | None = None
+
+
 class StoppedError(SyncdError):
     """The daemon is stopping; the job stays in the ledger and is resumed at the next start."""
 
@@ -89,3 +101,27 @@ class Silence:
     def begin(self, step: str, subject: str, total: int | None) -> Advance:  # noqa: ARG002
         """Take the bytes and say nothing."""
         return lambda _: None
+
+
+class Stoppable:
+    """A progress that passes on what it hears, and ends the work when the event is set."""
+
+    def __init__(self, progress: Progress, stopping: threading.Event) -> None:
+        self._progress = progress
+        self._stopping = stopping
+
+    def begin(self, step: str, subject: str, total: int | None) -> Advance:
+        """Hear that a step begins; its advance raises StoppedError once the event is set."""
+        tell = self._progress.begin(step, subject, total)
+
+        def advance(amount: int) -> None:
+            if self._stopping.is_set():
+                raise StoppedError("syncd is stopping", "the job is resumed at the next start")
+            tell(amount)
+
+        return advance
+
+    def pause(self, seconds: float) -> None:
+        """Wait so long; raise StoppedError when the event is set meanwhile."""
+        if self._stopping.wait(seconds):
+            raise StoppedError("syncd is stopping", "the job is resumed at the next start")

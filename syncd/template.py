@@ -17,7 +17,7 @@ from typing import Protocol
 from syncd.errors import ConfigError, PublishError
 from syncd.job import Progress
 from syncd.manifest import Image
-from syncd.reference import Digest, Reference
+from syncd.reference import Digest, Platform, Reference
 
 DEFAULT_NAME = "{registry}_{namespace}_{image}_{tag}_{config12}"
 """The name that the opensource-server web UI looks for."""
@@ -64,6 +64,7 @@ class Template:
     target: str
     reference: Reference
     format: Format
+    platform: Platform
     digest: Digest
     manifest_digest: Digest
     config_digest: Digest
@@ -96,8 +97,14 @@ class Target(Protocol):
     def volumes(self) -> list[Volume]:
         """Return every template the target lists, syncd's and others', once per node."""
 
-    def missing(self, name: str, size: int) -> list[str]:
-        """Return the places (nodes, or the target itself) that lack this file or list it wrong."""
+    def missing(self, name: str, size: int | None) -> list[str]:
+        """Return the places (nodes, or the target itself) that do not list this file.
+
+        A file of another size than `size` bytes does not count, where that is known.
+        """
+
+    def local(self, name: str) -> Path | None:
+        """Return where this host can read a published file, or None."""
 
     def publish(self, file: Path, name: str, digest: Digest, progress: Progress) -> list[Volume]:
         """Ensure that `file` is listed as `name` in every place; return where it is.
