@@ -6,21 +6,27 @@ or not at all, whatever happens.
 
 from __future__ import annotations
 
+import fcntl
 import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from syncd import rootfs
+from syncd.blobs import Layout, Verified
 from syncd.errors import StorageError
 from syncd.job import Progress
 from syncd.layer import Unpacked, unpack
 from syncd.limits import Allowance, Limits
-from syncd.manifest import Descriptor, Image, Layer, Reader
+from syncd.manifest import Descriptor, Image, Layer, Reader, Source
 from syncd.overlay import Tree
-from syncd.reference import Digest
+from syncd.reference import Digest, Reference
+from syncd.registry import Registry
+from syncd.settings import Config
 
 LAYERS_AT_A_TIME = 4
 
@@ -87,6 +93,72 @@ def unpack_all(
                 if not future.cancelled() and future.exception() is None:
                     future.result().close()
             raise
+
+
+@contextmanager
+def opened(
+    source: str, config: Config, *, plain_http: bool = False
+) -> Iterator[tuple[Source, Descriptor]]:
+    """Open what a person named as a source; give it, and the descriptor of the image meant.
+
+    `oci:DIR[:TAG]` is an OCI image layout; anything else a registry reference, with or without
+    `docker://` in front.  Raise InvalidReferenceError, ImageError or RegistryError.
+    """
+    kind, _, rest = source.partition(":")
+    if kind == "oci":
+        folder, _, name = rest.partition(":")
+        layout = Layout(Path(folder))
+        yield layout, layout.find(name)
+        return
+    reference = Reference.parse(source.removeprefix("docker://")).with_default_tag()
+    settings = config.registry_for(reference.registry)
+    if plain_http:
+        settings = settings.model_copy(update={"plain_http": True})
+    registry = Registry(reference, settings)
+    yield registry, registry.resolve(reference)
+
+
+def verified(source: Source) -> Open:
+    """Return a way to open the layers of a source so that each reading verifies itself."""
+    return lambda descriptor: Verified(source.blob(descriptor), descriptor)
+
+
+@contextmanager
+def workshop(spool: Path) -> Iterator[Path]:
+    """Give a folder below `spool` for one conversion, and remove it afterwards.
+
+    Folders of processes that died are removed too: their lock is free.
+    """
+    try:
+        spool.mkdir(parents=True, exist_ok=True)
+        with _locked(Path(tempfile.mkdtemp(prefix="job-", dir=spool))) as folder:
+            for other in spool.glob("job-*"):
+                if other != folder:
+                    _remove_abandoned(other)
+            try:
+                yield folder
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
+    except OSError as exc:
+        raise StorageError(
+            f"the spool folder {spool} cannot be used: {exc.strerror}",
+            "check its permissions and free space",
+        ) from exc
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[Path]:
+    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield folder
+    finally:
+        os.close(opened)
+
+
+def _remove_abandoned(folder: Path) -> None:
+    with suppress(BlockingIOError, FileNotFoundError), _locked(folder):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager

@@ -33,7 +33,8 @@ _SCHEMA = (
     CREATE INDEX jobs_by_time ON jobs (created);
     CREATE TABLE templates (
         target TEXT NOT NULL, name TEXT NOT NULL, reference TEXT NOT NULL, format TEXT NOT NULL,
-        platform TEXT NOT NULL, digest TEXT NOT NULL, manifest_digest TEXT NOT NULL, config_digest TEXT NOT NULL,
+        platform TEXT NOT NULL, digest TEXT NOT NULL, manifest_digest TEXT NOT NULL,
+        config_digest TEXT NOT NULL,
         diff_ids TEXT NOT NULL, file_digest TEXT NOT NULL, size INTEGER NOT NULL,
         created TEXT NOT NULL, volumes TEXT NOT NULL, syncd_version TEXT NOT NULL,
         pinned INTEGER NOT NULL DEFAULT 0,
@@ -139,6 +140,11 @@ class Ledger:
         """Return the newest jobs, newest first."""
         rows = self._all("SELECT * FROM jobs ORDER BY created DESC, rowid DESC LIMIT ?", most)
         return [_record(row) for row in rows]
+
+    def latest(self, cause: Cause) -> datetime | None:
+        """Return when the newest job of a cause was made."""
+        row = self._one("SELECT MAX(created) AS newest FROM jobs WHERE cause = ?", cause)
+        return _moment(row["newest"]) if row else None
 
     def record(self, template: Template) -> None:
         """Write down a published template, replacing the same name of the same reference."""

@@ -265,6 +265,18 @@ class LimitSettings(_Section):
         return Limits(**{key: int(value) for key, value in self.model_dump().items()})
 
 
+class NotifySettings(_Section):
+    """Whom to tell; the file holds one Apprise URL a line (https://github.com/caronc/apprise)."""
+
+    urls_file: Path | None = None
+    on: frozenset[Literal["published", "unchanged", "failed"]] = frozenset({"failed"})
+
+    def urls(self) -> list[str]:
+        """Return the Apprise URLs, read from their file now: they carry passwords."""
+        lines = (_secret(self.urls_file, "notify-urls") or "").splitlines()
+        return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+
+
 class Config(_Section):
     """The whole configuration."""
 
@@ -273,6 +285,7 @@ class Config(_Section):
     schedule: ScheduleSettings = ScheduleSettings()
     worker: WorkerSettings = WorkerSettings()
     limits: LimitSettings = LimitSettings()
+    notify: NotifySettings = NotifySettings()
     registry: tuple[RegistrySettings, ...] = ()
     image: tuple[ImageSettings, ...] = ()
     target: tuple[TargetSettings, ...] = ()

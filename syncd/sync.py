@@ -8,14 +8,11 @@ instruction: what is done is found done.
 from __future__ import annotations
 
 import asyncio
-import fcntl
-import os
-import shutil
-import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -23,12 +20,12 @@ import structlog
 
 from syncd import __version__
 from syncd.blobs import Cache
-from syncd.convert import convert
-from syncd.errors import PublishError, StorageError, SyncdError
+from syncd.convert import convert, workshop
+from syncd.errors import PublishError
 from syncd.job import Outcome, Progress, Result, Stoppable, SyncJob
 from syncd.ledger import Ledger
 from syncd.manifest import Descriptor, Image, read_image
-from syncd.reference import Platform, Reference
+from syncd.reference import Digest, Platform, Reference
 from syncd.registry import Registry
 from syncd.settings import Config, ImageSettings
 from syncd.template import Format, Target, Template, file_name, surplus
@@ -38,7 +35,7 @@ log = structlog.stdlib.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Errand:
-    """One reference with everything that is decided about it before the registry is asked."""
+    """One reference, with everything that is decided before the registry is asked."""
 
     reference: Reference
     settings: ImageSettings
@@ -76,21 +73,19 @@ class Sync:
         self._ledger = ledger
         self._stopping = stopping
         self._watch = watch
-        self._cache = Cache(config.state.directory / "cache", config.state.cache_max)
-        self._spool = config.state.directory / "spool"
-        self._turns: dict[str, asyncio.Lock] = {}
+        self._turns: defaultdict[Digest, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def bring(self, job: SyncJob) -> Outcome:
         """Ensure that what the reference means now is published; return how that went."""
-        errand = self._errand(job.reference)
+        errand = self.errand(job.reference)
         found = await asyncio.to_thread(errand.registry.resolve, errand.reference)
         held = await asyncio.to_thread(self._held, errand, found)
         if held is not None:
             return Outcome(Result.UNCHANGED, f"{found.digest} is published already", held)
         image = await asyncio.to_thread(read_image, errand.registry, found, errand.platform)
-        async with self._turn(image):
+        async with self._turns[image.manifest_digest]:
             outcome = await asyncio.to_thread(self._publish, errand, image)
-        await asyncio.to_thread(self._retain, errand)
+        await asyncio.to_thread(self.retain, errand)
         return outcome
 
     async def watched(self, repository: Reference) -> list[Reference]:
@@ -99,47 +94,60 @@ class Sync:
         for settings in self.config.images_of(repository):
             tags.update(dict.fromkeys(settings.fixed_tags))
             if settings.has_patterns:
-                registry = self._errand(repository).registry
-                listed = await asyncio.to_thread(registry.tags)
+                listed = await asyncio.to_thread(self.errand(repository).registry.tags)
                 tags.update(dict.fromkeys(filter(settings.watches, listed)))
         return [repository.with_tag(tag) for tag in tags]
 
     async def held(self, reference: Reference) -> tuple[str, ...] | None:
-        """Return the volume ids of what the reference means now, or None if some are missing."""
-        errand = self._errand(reference)
+        """Return the volume ids of what the reference means now, or None if one is missing."""
+        errand = self.errand(reference)
         found = await asyncio.to_thread(errand.registry.resolve, errand.reference)
         return await asyncio.to_thread(self._held, errand, found)
 
-    def _errand(self, reference: Reference) -> Errand:
+    def errand(self, reference: Reference) -> Errand:
+        """Gather what a reference's job needs; raise PublishError when there is no target."""
         settings = self.config.image_for(reference)
         progress = Stoppable(self._watch(reference), self._stopping)
-        registry_settings = self.config.registry_for(reference.registry)
         wanted = self.targets if settings.targets is None else settings.targets
         if not wanted:
-            raise PublishError(f"there is no target to publish {reference} to", "add a [[target]]")
+            raise PublishError(
+                f"nothing is configured to publish {reference} to", "add a [[target]]"
+            )
         return Errand(
             reference,
             settings,
-            Registry(reference, registry_settings, progress.pause),
+            Registry(reference, self.config.registry_for(reference.registry), progress.pause),
             tuple(self.targets[name] for name in wanted),
             progress,
         )
 
-    def _turn(self, image: Image) -> asyncio.Lock:
-        """Let jobs of one image go one after the other: the second finds the first one's file."""
-        return self._turns.setdefault(str(image.manifest_digest), asyncio.Lock())
+    def retain(self, errand: Errand, *, dry_run: bool = False) -> list[Template]:
+        """Delete what retention lets go of this reference; return it.
+
+        Only what the ledger says syncd made.  A target that refuses is a warning, not a failure:
+        the new version is published all the same.
+        """
+        gone = []
+        for target in errand.targets:
+            versions = self._ledger.templates(errand.reference, target.name)
+            shared = {
+                other.name
+                for other in self._ledger.templates(target=target.name)
+                if other.reference != errand.reference
+            }
+            for template in surplus(versions, errand.settings.keep, shared):
+                if not dry_run and not self._delete(target, template):
+                    continue
+                gone.append(template)
+        return gone
 
     def _held(self, errand: Errand, found: Descriptor) -> tuple[str, ...] | None:
         """Return the volume ids if every target lists the template of this very digest."""
         volumes: list[str] = []
         for target in errand.targets:
-            form = errand.form_for(target)
+            wanted = (found.digest, errand.form_for(target), errand.platform)
             for template in self._ledger.templates(errand.reference, target.name):
-                same = (template.digest, template.format, template.platform) == (
-                    found.digest,
-                    form,
-                    errand.platform,
-                )
+                same = (template.digest, template.format, template.platform) == wanted
                 if same and not target.missing(template.name, template.size):
                     volumes += template.volumes
                     break
@@ -148,26 +156,113 @@ class Sync:
         return tuple(volumes)
 
     def _publish(self, errand: Errand, image: Image) -> Outcome:
-        """Publish the image in each format that is wanted; one failing target stops no other."""
-        faults: list[SyncdError] = []
+        """Publish the image in each target; one that fails does not keep the others waiting."""
+        faults: list[PublishError] = []
         volumes: list[str] = []
         published = False
-        with ExitStack() as stack:
+        with ExitStack() as files:
+            made: dict[Format, tuple[Path, Digest]] = {}
             for target in errand.targets:
                 form = errand.form_for(target)
                 name = file_name(errand.settings.name, errand.reference, image, form)
                 try:
-                    there = self._there(target, name, image)
-                    if there is None:
-                        file, digest = self._file(errand, image, form, name, stack)
-                        placed = target.publish(file, name, digest, errand.progress)
-                        there = self._record(errand, image, form, target, placed, digest)
-                        published = True
-                    volumes += there
+                    if not target.missing(name, self._size_of(target, name)):
+                        volumes += self._adopt(errand, target, name, image)
+                        continue
+                    if form not in made:
+                        made[form] = self._file(errand, image, form, name, files)
+                    file, digest = made[form]
+                    placed = target.publish(file, name, digest, errand.progress)
                 except PublishError as exc:
                     faults.append(exc)
+                    continue
+                template = Template(
+                    name=name,
+                    target=target.name,
+                    reference=errand.reference,
+                    format=form,
+                    platform=errand.platform,
+                    digest=image.digest,
+                    manifest_digest=image.manifest_digest,
+                    config_digest=image.config_digest,
+                    diff_ids=tuple(layer.diff_id for layer in image.layers),
+                    file_digest=digest,
+                    size=file.stat().st_size,
+                    created=datetime.now(UTC),
+                    volumes=tuple(dict.fromkeys(volume.volid for volume in placed)),
+                    syncd_version=__version__,
+                )
+                self._ledger.record(template)
+                volumes += template.volumes
+                published = True
         if faults:
             raise PublishError("; ".join(map(str, faults)))
-        said = "is published" if published else "was published before"
+        said = "is published" if published else "was there already"
         result = Result.PUBLISHED if published else Result.UNCHANGED
         return Outcome(result, f"{image.digest} {said}", tuple(volumes))
+
+    def _size_of(self, target: Target, name: str) -> int | None:
+        """Return the size in bytes that the ledger knows of a file, or None."""
+        return next(
+            (t.size for t in self._ledger.templates(target=target.name) if t.name == name), None
+        )
+
+    def _adopt(self, errand: Errand, target: Target, name: str, image: Image) -> list[str]:
+        """Return the volume ids of a file that is there; let the ledger know the tag's digest.
+
+        A file that syncd did not make stays out of the ledger, so that retention leaves it.
+        """
+        for template in self._ledger.templates(target=target.name):
+            if template.name == name:
+                self._ledger.record(
+                    replace(
+                        template,
+                        reference=errand.reference,
+                        digest=image.digest,
+                        platform=errand.platform,
+                        created=datetime.now(UTC),
+                    )
+                )
+                return list(template.volumes)
+        return [volume.volid for volume in target.volumes() if volume.name == name]
+
+    def _file(
+        self, errand: Errand, image: Image, form: Format, name: str, files: ExitStack
+    ) -> tuple[Path, Digest]:
+        """Return a finished file of this image and its digest: one that is there, or a new one.
+
+        What is made lives as long as `files`.
+        """
+        for template in self._ledger.templates():
+            if (template.manifest_digest, template.format) == (image.manifest_digest, form):
+                target = self.targets.get(template.target)
+                file = target.local(template.name) if target else None
+                if file is not None:
+                    return file, template.file_digest
+        state = self.config.state
+        cache = Cache(state.directory / "cache", state.cache_max)
+        folder = files.enter_context(workshop(state.directory / "spool"))
+        written = convert(
+            image,
+            lambda blob: cache.reader(blob, errand.registry.blob),
+            folder / name,
+            level=errand.settings.compression_level,
+            limits=self.config.limits.bounds(),
+            spool=folder,
+            progress=errand.progress,
+        )
+        cache.keep(errand.reference, image)
+        return folder / name, written.digest
+
+    def _delete(self, target: Target, template: Template) -> bool:
+        """Delete a template everywhere in a target; return whether it is gone."""
+        try:
+            for volume in target.volumes():
+                if volume.volid in template.volumes:
+                    target.delete(volume)
+        except PublishError as exc:
+            log.warning("not deleted", volumes=template.volumes, error=str(exc))
+            return False
+        self._ledger.forget(template.target, template.name)
+        log.info("deleted", volumes=template.volumes)
+        return True

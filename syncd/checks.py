@@ -1,0 +1,54 @@
+"""What `syncd check` finds out: secrets, registries and targets, without changing anything."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from syncd.daemon import targets_of
+from syncd.errors import SyncdError
+from syncd.reference import Reference
+from syncd.registry import Registry
+from syncd.settings import Config, ImageSettings
+from syncd.template import Finding
+
+
+def findings(config: Config) -> list[Finding]:
+    """Return everything that was looked at, good and bad."""
+    found = [*_secrets(config)]
+    for image in config.image:
+        found += _tags(config, image)
+    for target in targets_of(config).values():
+        found += target.check()
+    return found
+
+
+def _secrets(config: Config) -> Iterator[Finding]:
+    server = config.server
+    yield _tried("webhook secret", _there, server.webhook_secret, "/webhooks answers 503")
+    yield _tried("API token", _there, server.api_token, "/api answers 503")
+    for registry in config.registry:
+        if registry.username:
+            yield _tried(f"registry {registry.host}", _there, registry.credentials, "anonymous")
+
+
+def _tags(config: Config, image: ImageSettings) -> Iterator[Finding]:
+    """Resolve every tag that is given by name: one HEAD each."""
+    for tag in image.fixed_tags:
+        reference = image.reference.with_tag(tag)
+        yield _tried(f"image {reference}", _digest, config, reference)
+
+
+def _tried(subject: str, act: Callable[..., str], *arguments: object) -> Finding:
+    try:
+        return Finding(True, subject, act(*arguments))
+    except SyncdError as exc:
+        return Finding(False, subject, str(exc))
+
+
+def _there(read: Callable[[], object], without: str) -> str:
+    return "readable" if read() else f"not configured: {without}"
+
+
+def _digest(config: Config, reference: Reference) -> str:
+    registry = Registry(reference, config.registry_for(reference.registry))
+    return str(registry.resolve(reference).digest)

@@ -1,0 +1,281 @@
+"""The command line.  Exit codes: 0 done, 1 failed, 2 usage or configuration."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from syncd import __version__, console
+from syncd.config import load, locate
+from syncd.errors import ConfigError, SyncdError
+from syncd.job import Cause, Outcome, Result, Silence
+from syncd.reference import Reference
+from syncd.settings import Config
+
+app = typer.Typer(
+    name="syncd",
+    help="Keeps Proxmox VE's template storage in step with a container registry.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
+Refs = Annotated[
+    list[str] | None, typer.Argument(metavar="[REF]...", help="Without any: everything watched.")
+]
+
+
+@dataclass(slots=True)
+class _Chosen:
+    """What the options before the command chose."""
+
+    path: Path | None = None
+
+
+chosen = _Chosen()
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        console.out.print(f"syncd {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            "--config",
+            metavar="FILE",
+            help="The configuration; else $SYNCD_CONFIG, /etc/syncd/syncd.toml, or the default.",
+        ),
+    ] = None,
+    version: Annotated[  # noqa: ARG001 - typer calls its callback
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    chosen.path = locate(config)
+
+
+@app.command()
+def run(
+    log: Annotated[str, typer.Option(help="console, json, or auto: JSON under systemd.")] = "auto",
+) -> None:
+    """Run the daemon: webhooks, schedule, API and signals."""
+    from syncd import daemon
+
+    console.set_up_logs(log)
+    asyncio.run(daemon.run(chosen.path))
+
+
+@app.command()
+def sync(refs: Refs = None, dry_run: DryRun = False, as_json: Json = False) -> None:
+    """Bring references up to date now."""
+    config = load(chosen.path)
+    results = asyncio.run(_sync(config, refs or [], dry_run=dry_run, quiet=as_json))
+    if as_json:
+        _print_json(
+            [
+                {
+                    "reference": str(reference),
+                    "outcome": outcome.result if outcome else "would be published",
+                    "message": outcome.message if outcome else None,
+                    "volumes": outcome.volumes if outcome else (),
+                }
+                for reference, outcome in results
+            ]
+        )
+    else:
+        for reference, outcome in results:
+            _tell(reference, outcome)
+    if any(outcome and outcome.result is Result.FAILED for _, outcome in results):
+        raise typer.Exit(1)
+
+
+async def _sync(
+    config: Config, refs: list[str], *, dry_run: bool, quiet: bool
+) -> list[tuple[Reference, Outcome | None]]:
+    """Return each reference with its outcome, or with None where a dry run found work."""
+    from syncd.daemon import assemble
+
+    with console.progress(quiet=quiet or dry_run) as progress:
+        parts = assemble(config, lambda _: progress or Silence())
+        try:
+            wanted = await _wanted(config, refs, parts.sync.watched)
+            if dry_run:
+                held = [(one, await parts.sync.held(one)) for one in wanted]
+                return [
+                    (one, Outcome(Result.UNCHANGED, "published already", volumes))
+                    if volumes is not None
+                    else (one, None)
+                    for one, volumes in held
+                ]
+            jobs = parts.worker.submit(wanted, Cause.CLI)
+            return [(job.reference, await parts.worker.finished(job)) for job in jobs]
+        finally:
+            await parts.close()
+
+
+async def _wanted(config: Config, refs: list[str], watched: Any) -> list[Reference]:
+    """Return the references meant: the given ones, or every watched tag of what is watched."""
+    given = [Reference.parse(ref) for ref in refs] or [i.reference for i in config.image]
+    if not given:
+        raise ConfigError("nothing is watched", hint="name a reference, or add an [[image]]")
+    wanted: list[Reference] = []
+    for reference in given:
+        whole = not (reference.tag or reference.digest) and config.images_of(reference)
+        wanted += await watched(reference) if whole else [reference.with_default_tag()]
+    return wanted
+
+
+@app.command()
+def convert(
+    source: Annotated[
+        str, typer.Argument(help="A registry reference, oci:DIR[:TAG] or oci-archive:FILE[:TAG].")
+    ],
+    output: Annotated[Path, typer.Argument(help="The template file to write.")],
+    form: Annotated[str, typer.Option("--format", help="rootfs or oci.")] = "rootfs",
+    platform: Annotated[str, typer.Option(metavar="OS/ARCH")] = "linux/amd64",
+    level: Annotated[int, typer.Option(min=1, max=19, help="zstd's compression level.")] = 3,
+    plain_http: Annotated[
+        bool, typer.Option("--plain-http", help="Speak HTTP to the registry.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Turn an image into a template file."""
+    from syncd import convert as conversion
+    from syncd.manifest import read_image
+    from syncd.reference import Platform
+
+    config = load(chosen.path)
+    wanted = Platform.parse(platform)
+    with (
+        conversion.opened(source, config, plain_http=plain_http) as (origin, top),
+        console.progress(quiet=as_json) as progress,
+    ):
+        image = read_image(origin, top, wanted)
+        written = conversion.convert(
+            image,
+            conversion.verified(origin),
+            output,
+            level=level,
+            limits=config.limits.bounds(),
+            spool=output.absolute().parent,
+            progress=progress or Silence(),
+        )
+    result = {
+        "output": str(output),
+        "format": form,
+        "size": written.size,
+        "digest": str(written.digest),
+        "manifest_digest": str(image.manifest_digest),
+        "config_digest": str(image.config_digest),
+    }
+    if as_json:
+        _print_json(result)
+    else:
+        console.out.print(f"{output} {written.size / 1e6:.1f} MB {written.digest}")
+
+
+@app.command()
+def resolve(
+    ref: str,
+    pull: Annotated[bool, typer.Option("--pull", help="Fetch it if it is not cached.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Print the volume id of a reference, as its tag is now."""
+    config = load(chosen.path)
+    reference = Reference.parse(ref).with_default_tag()
+    ((_, outcome),) = asyncio.run(_sync(config, [str(reference)], dry_run=not pull, quiet=as_json))
+    if outcome is None:
+        raise SyncdError(f"{reference} is not cached as it is now", "fetch it with --pull")
+    if outcome.result is Result.FAILED:
+        raise SyncdError(outcome.message)
+    if as_json:
+        _print_json({"reference": str(reference), "volumes": outcome.volumes})
+    else:
+        for volume in outcome.volumes:
+            console.out.print(volume)
+
+
+@app.command()
+def status(as_json: Json = False) -> None:
+    """Show what is cached, and the newest jobs."""
+    from syncd.api import job_json, template_json
+    from syncd.ledger import Ledger
+
+    config = load(chosen.path)
+    with Ledger(config.state.directory / "ledger.sqlite") as ledger:
+        templates, jobs = ledger.templates(), ledger.jobs(20)
+    if as_json:
+        _print_json({"templates": [*map(template_json, templates)], "jobs": [*map(job_json, jobs)]})
+    else:
+        console.out.print(console.templates_table(templates), "")
+        console.out.print(console.jobs_table(jobs))
+
+
+@app.command()
+def prune(dry_run: DryRun = False, as_json: Json = False) -> None:
+    """Delete the versions that retention lets go."""
+    gone = asyncio.run(_prune(load(chosen.path), dry_run=dry_run))
+    if as_json:
+        _print_json([{"target": one.target, "volumes": one.volumes} for one in gone])
+    else:
+        verb = "would delete" if dry_run else "deleted"
+        for one in gone:
+            console.out.print(f"{verb} {' '.join(one.volumes)}")
+
+
+async def _prune(config: Config, *, dry_run: bool) -> list[Any]:
+    from syncd.daemon import assemble
+
+    parts = assemble(config, lambda _: Silence())
+    try:
+        references = dict.fromkeys(one.reference for one in parts.ledger.templates())
+        return [
+            template
+            for reference in references
+            for template in await asyncio.to_thread(
+                parts.sync.retain, parts.sync.errand(reference), dry_run=dry_run
+            )
+        ]
+    finally:
+        await parts.close()
+
+
+@app.command()
+def check(as_json: Json = False) -> None:
+    """Check configuration, secrets, access to the registries, and targets."""
+    from syncd.checks import findings
+
+    found = findings(load(chosen.path))
+    if as_json:
+        _print_json([{"ok": f.ok, "subject": f.subject, "detail": f.detail} for f in found])
+    else:
+        for one in found:
+            mark = "[green]ok  [/]" if one.ok else "[red]FAIL[/]"
+            console.out.print(mark, end=" ")
+            console.out.print(f"{one.subject}: {one.detail}", markup=False)
+    if not all(one.ok for one in found):
+        raise typer.Exit(1)
+
+
+def _tell(reference: Reference, outcome: Outcome | None) -> None:
+    if outcome is None:
+        console.out.print(f"{reference}: would be published")
+    elif outcome.result is Result.FAILED:
+        console.err.print(f"{reference}: failed: {outcome.message}", markup=False)
+    else:
+        console.out.print(f"{reference}: {outcome.result}: {' '.join(outcome.volumes)}")
+
+
+def _print_json(value: object) -> None:
+    typer.echo(json.dumps(value, indent=2))

@@ -1,0 +1,172 @@
+"""The daemon: everything put together, run until a signal ends it.
+
+SIGUSR1 syncs everything watched, SIGHUP reloads the configuration (a bad one is rejected and the
+old one stays), SIGTERM and SIGINT stop within 20 s; what was under way is resumed at the next
+start, as after a crash.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+from aiohttp import web
+
+from syncd import __version__
+from syncd.api import Api
+from syncd.config import load
+from syncd.directory import DirectoryTarget
+from syncd.errors import ConfigError, SyncdError
+from syncd.event import BODY_MAX
+from syncd.job import Cause, Progress, Silence
+from syncd.ledger import Ledger
+from syncd.notify import Notices
+from syncd.reference import Reference
+from syncd.schedule import Schedule
+from syncd.settings import Config, DirectoryTargetSettings
+from syncd.sync import Sync
+from syncd.template import Target
+from syncd.webhook import Webhook
+from syncd.worker import Worker
+
+log = structlog.stdlib.get_logger()
+
+_STOP_AFTER = 15.0  # seconds in which running threads may find out that they are to stop
+_FIRST_SOCKET = 3  # sd_listen_fds(3): SD_LISTEN_FDS_START
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a process needs to run jobs; shared by the daemon and the command line."""
+
+    ledger: Ledger
+    sync: Sync
+    worker: Worker
+    notices: Notices
+    stopping: threading.Event
+
+    async def close(self) -> None:
+        """Stop all work and let the ledger go."""
+        self.stopping.set()
+        await self.worker.stop()
+        self.ledger.close()
+
+
+def assemble(config: Config, watch: Callable[[Reference], Progress]) -> Parts:
+    """Put the parts together; call it inside the event loop."""
+    ledger = Ledger(config.state.directory / "ledger.sqlite")
+    stopping = threading.Event()
+    sync = Sync(config, targets_of(config), ledger, stopping, watch)
+    notices = Notices(lambda: sync.config.notify)
+    worker = Worker(ledger, sync, config.worker.jobs, notices.ended)
+    return Parts(ledger, sync, worker, notices, stopping)
+
+
+def targets_of(config: Config) -> dict[str, Target]:
+    """Return the configured targets by name."""
+    targets: dict[str, Target] = {}
+    for settings in config.target:
+        if isinstance(settings, DirectoryTargetSettings):
+            targets[settings.name] = DirectoryTarget(settings)
+        else:
+            raise ConfigError(f"target {settings.name}: type proxmox is not built yet")
+    return targets
+
+
+async def run(path: Path | None) -> None:
+    """Run the daemon with the configuration at `path`; raise SyncdError when it cannot start."""
+    parts = assemble(load(path), lambda _: Silence())
+    sync, worker, ledger, notices = parts.sync, parts.worker, parts.ledger, parts.notices
+    schedule = Schedule(sync, worker, ledger)
+    api = Api(sync, worker, ledger, notices)
+    webhook = Webhook(lambda: sync.config, worker, ledger, notices)
+    app = web.Application(client_max_size=BODY_MAX, middlewares=[api.guard])
+    app.add_routes([*webhook.routes(), *api.routes()])
+    runner = web.AppRunner(app, access_log=None, handle_signals=False)
+    stop = asyncio.Event()
+
+    def reload() -> None:
+        _tell_systemd("RELOADING=1")
+        try:
+            config = load(path)
+            sync.targets, sync.config = targets_of(config), config
+            schedule.apply(config)
+            log.info("reloaded")
+        except SyncdError as exc:
+            log.error("configuration rejected, the old one stays", error=str(exc))
+        _tell_systemd("READY=1")
+
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGUSR1, schedule.weekly, Cause.SIGNAL)
+    loop.add_signal_handler(signal.SIGHUP, reload)
+    for ending in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(ending, stop.set)
+    await runner.setup()
+    try:
+        address = await _listen(runner, sync.config.server.listen)
+        ledger.expire()
+        worker.resume()
+        schedule.start()
+        log.info("ready", version=__version__, listen=address, config=str(path or "embedded"))
+        _tell_systemd("READY=1")
+        async with asyncio.TaskGroup() as group:
+            watchdog = group.create_task(_watchdog())
+            await stop.wait()
+            watchdog.cancel()
+        _tell_systemd("STOPPING=1")
+        log.info("stopping", busy=worker.busy)
+        schedule.stop()
+    finally:
+        _end_process_after(_STOP_AFTER)
+        await runner.cleanup()
+        await parts.close()
+
+
+async def _listen(runner: web.AppRunner, address: str) -> str:
+    """Listen on the socket that systemd hands over (sd_listen_fds(3)), or on `address`."""
+    if os.environ.get("LISTEN_PID") == str(os.getpid()) and os.environ.get("LISTEN_FDS") == "1":
+        inherited = socket.socket(fileno=_FIRST_SOCKET)
+        inherited.setblocking(False)
+        await web.SockSite(runner, inherited).start()
+        return "systemd's socket"
+    host, _, port = address.rpartition(":")
+    try:
+        await web.TCPSite(runner, host.strip("[]"), int(port)).start()
+    except OSError as exc:
+        raise ConfigError(
+            f"server.listen = {address!r} cannot be listened on: {exc.strerror}",
+            hint="choose a free address and port",
+        ) from exc
+    return address
+
+
+async def _watchdog() -> None:
+    """Tell systemd that the loop runs, twice in each of its spans (sd_watchdog_enabled(3))."""
+    span = int(os.environ.get("WATCHDOG_USEC", "0")) / 2e6
+    while span:
+        _tell_systemd("WATCHDOG=1")
+        await asyncio.sleep(span)
+
+
+def _tell_systemd(state: str) -> None:
+    """Send a state to the service manager, if there is one (sd_notify(3))."""
+    place = os.environ.get("NOTIFY_SOCKET")
+    if not place:
+        return
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+        sender.sendto(state.encode(), place.replace("@", "\0", 1))
+
+
+def _end_process_after(seconds: float) -> None:
+    """End the process even if a thread waits on a silent peer; no state needs its goodbye."""
+    timer = threading.Timer(seconds, os._exit, (0,))
+    timer.daemon = True
+    timer.start()

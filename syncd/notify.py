@@ -1,0 +1,85 @@
+"""Telling people and machines how jobs end: Apprise notifications and Prometheus metrics.
+
+A notification that cannot be delivered is a warning in the log and nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import apprise
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+
+from syncd import __version__
+from syncd.errors import SyncdError
+from syncd.job import Outcome, Result, SyncJob
+from syncd.settings import NotifySettings
+
+log = structlog.stdlib.get_logger()
+
+_TYPES = {
+    Result.FAILED: apprise.NotifyType.FAILURE,
+    Result.PUBLISHED: apprise.NotifyType.SUCCESS,
+    Result.UNCHANGED: apprise.NotifyType.INFO,
+}
+
+
+class Notices:
+    """Counts every job's end, and tells those who asked for it.
+
+    The metrics are its own, not the process's, so that several may live in one process.
+    """
+
+    def __init__(self, settings: Callable[[], NotifySettings]) -> None:
+        self._settings = settings
+        self._metrics = CollectorRegistry()
+        info = Gauge(
+            "syncd_build_info", "The running version.", ["version"], registry=self._metrics
+        )
+        info.labels(__version__).set(1)
+        self._jobs = Counter(
+            "syncd_jobs", "Jobs that ended.", ["cause", "result"], registry=self._metrics
+        )
+        self._ended = Gauge(
+            "syncd_job_ended_timestamp_seconds",
+            "When a job of this reference last ended so.",
+            ["reference", "result"],
+            registry=self._metrics,
+        )
+        self.deliveries = Counter(
+            "syncd_deliveries", "Webhook deliveries.", ["answer"], registry=self._metrics
+        )
+        self.lanes = Gauge(
+            "syncd_lanes", "References with a job that waits or runs.", registry=self._metrics
+        )
+
+    def metrics(self) -> bytes:
+        """Return all metrics in Prometheus' text format."""
+        return generate_latest(self._metrics)
+
+    async def ended(self, job: SyncJob, outcome: Outcome) -> None:
+        """Count a job's end, and notify if that is wanted."""
+        self._jobs.labels(job.cause, outcome.result).inc()
+        self._ended.labels(str(job.reference), outcome.result).set_to_current_time()
+        settings = self._settings()
+        if outcome.result.value not in settings.on:
+            return
+        try:
+            urls = settings.urls()
+            if urls and not await self._send(urls, job, outcome):
+                log.warning("notification not delivered", services=len(urls))
+        except SyncdError as exc:
+            log.warning("notification not delivered", error=str(exc))
+
+    async def _send(self, urls: list[str], job: SyncJob, outcome: Outcome) -> bool:
+        sender = apprise.Apprise()
+        added = [sender.add(url) for url in urls]
+        async with asyncio.timeout(60):
+            sent = await sender.async_notify(
+                title=f"syncd: {job.reference} {outcome.result}",
+                body=outcome.message,
+                notify_type=_TYPES[outcome.result],
+            )
+        return bool(sent) and all(added)
