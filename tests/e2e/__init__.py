@@ -1,0 +1,1 @@
+"""The end-to-end tests: real registries, images, unpackers and init systems."""

@@ -1,0 +1,250 @@
+"""`syncd run` as a process of its own, spoken to as the world does: HTTP, signals, files.
+
+Nothing of the package is imported here: what these tests know of syncd is what an administrator
+and GitHub know.  The deliveries are made from `tests/data/github/`, cut down from GitHub's own
+examples (https://docs.github.com/en/webhooks/webhook-events-and-payloads#package).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import signal
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+from uuid import uuid4
+
+from tests.e2e.command import CHECKOUT, CommandError, free_port, stop, wait_for
+
+SYNCD = Path(sys.executable).with_name("syncd")
+PACKAGE_EVENT = CHECKOUT / "tests" / "data" / "github" / "package.published.container.json"
+WEBHOOK_SECRET = "a secret between GitHub and us"
+API_TOKEN = "token-of-the-api"
+STOPS_WITHIN = 20
+
+Job = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the daemon answered over HTTP."""
+
+    status: int
+    body: dict[str, Any]
+
+
+def package_event(reference: str) -> bytes:
+    """Return the body that GitHub sends when the image `reference` was pushed."""
+    name, tag = reference.rsplit(":", 1)
+    _, owner, image = name.split("/", 2)
+    event = json.loads(PACKAGE_EVENT.read_bytes())
+    event["package"] |= {"name": image, "namespace": owner}
+    event["package"]["package_version"]["package_url"] = reference
+    event["package"]["package_version"]["container_metadata"]["tag"]["name"] = tag
+    return json.dumps(event).encode()
+
+
+class Syncd:
+    """The daemon with a configuration in `folder`, running while the context is open.
+
+    It watches `images` (`HOST:PORT/OWNER/NAME:TAG`) of one registry on loopback and publishes to
+    a directory target; it does nothing on its own schedule.  With `user` it gives `password` to
+    the registry.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        images: Sequence[str],
+        user: str = "",
+        password: str = "",
+        storage: Path | None = None,
+    ) -> None:
+        self.folder = folder
+        self.storage = storage or folder / "storage"
+        self.cache = folder / "state" / "cache"
+        self.log = folder / "syncd.log"
+        self.config = folder / "syncd.toml"
+        self._process: subprocess.Popen[bytes] | None = None
+        self._port = free_port()
+        folder.mkdir(parents=True)
+        self.storage.mkdir(exist_ok=True)
+        for name, secret in [
+            ("webhook-secret", WEBHOOK_SECRET),
+            ("api-token", API_TOKEN),
+            ("registry-password", password),
+        ]:
+            (folder / name).write_text(f"{secret}\n")
+            (folder / name).chmod(0o600)
+        self.config.write_text(self._settings(images, user))
+
+    def __enter__(self) -> Syncd:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if isinstance(error, CommandError):
+            error.add_note(self.log.read_text(errors="replace")[-8000:])
+        if self._process is not None:
+            self.stop()
+
+    @property
+    def templates(self) -> list[Path]:
+        """What stands where Proxmox VE lists templates, hidden names included."""
+        return sorted((self.storage / "template" / "cache").glob("*"))
+
+    def start(self) -> None:
+        """Start `syncd run`; returns once `/readyz` says yes."""
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [SYNCD, "--config", self.config, "run"],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        wait_for("/readyz", self._ready, timeout=30)
+
+    def stop(self) -> None:
+        """Send SIGTERM; the daemon must end by itself, cleanly and in time."""
+        assert self._process is not None
+        process, self._process = self._process, None
+        status = stop(process, STOPS_WITHIN)
+        if status:
+            raise CommandError(f"syncd run ended with {status} on SIGTERM\n{self.log.read_text()}")
+
+    def kill(self) -> None:
+        """End the daemon as a power cut does: SIGKILL."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+        self._process = None
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to the daemon."""
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    def run(self, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+        """Run another command of syncd with the daemon's configuration."""
+        return subprocess.run(
+            [SYNCD, "--config", self.config, *arguments],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    def ask(
+        self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] = {}
+    ) -> Answer:
+        """Send one HTTP request and return what was answered, whatever the status."""
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self._port}{path}", body, dict(headers), method=method
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=10) as response:
+                return Answer(response.status, json.loads(response.read()))
+        except urllib.error.HTTPError as refusal:
+            with refusal:
+                return Answer(refusal.code, json.loads(refusal.read()))
+
+    def deliver(self, body: bytes, secret: str = WEBHOOK_SECRET) -> Answer:
+        """Post a `package` event with the headers that GitHub sends, signed with `secret`."""
+        signature = hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
+        headers = {
+            "Content-Type": "application/json",
+            "User-Agent": "GitHub-Hookshot/0123456",
+            "X-GitHub-Event": "package",
+            "X-GitHub-Delivery": str(uuid4()),
+            "X-Hub-Signature-256": f"sha256={signature}",
+        }
+        return self.ask("POST", "/webhooks/github", body, headers)
+
+    def push_event(self, reference: str) -> str:
+        """Tell the daemon as GitHub does that `reference` was pushed; return its one job's id."""
+        answer = self.deliver(package_event(reference))
+        if answer.status != 202 or len(answer.body.get("jobs", [])) != 1:
+            raise CommandError(f"the delivery for {reference} got {answer}")
+        job: str = answer.body["jobs"][0]
+        return job
+
+    def job(self, job: str) -> Job:
+        """Return one job as the API tells it."""
+        answer = self.ask("GET", f"/api/v1/jobs/{job}", headers=self._bearer)
+        if answer.status != 200:
+            raise CommandError(f"job {job} got {answer}")
+        return answer.body
+
+    def finished(self, job: str, timeout: float = 120) -> Job:
+        """Return a job once it is done, whatever its outcome."""
+
+        def done() -> Job | None:
+            found = self.job(job)
+            return found if found["state"] == "done" else None
+
+        return wait_for(f"the end of job {job}", done, timeout)
+
+    def sync(self, reference: str, timeout: float = 120) -> Job:
+        """Announce a push of `reference` and return its job once that is done."""
+        return self.finished(self.push_event(reference), timeout)
+
+    @property
+    def _bearer(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {API_TOKEN}"}
+
+    def _ready(self) -> bool:
+        assert self._process is not None
+        if self._process.poll() is not None:
+            raise CommandError(f"syncd run ended at once:\n{self.log.read_text()}")
+        try:
+            url = f"http://127.0.0.1:{self._port}/readyz"
+            with urllib.request.urlopen(url, timeout=5) as response:
+                return bool(response.status == 200)
+        except OSError:
+            return False
+
+    def _settings(self, images: Sequence[str], user: str) -> str:
+        host = images[0].split("/")[0]
+        password = f'password_file = "{self.folder}/registry-password"'
+        login = [f'username = "{user}"', password] if user else []
+        lines = [
+            "[server]",
+            f'listen = "127.0.0.1:{self._port}"',
+            f'webhook_secret_file = "{self.folder}/webhook-secret"',
+            f'api_token_file = "{self.folder}/api-token"',
+            "[state]",
+            f'directory = "{self.folder}/state"',
+            "[schedule]",
+            'sweep = "off"',
+            "[[registry]]",
+            f'host = "{host}"',
+            "plain_http = true",
+            *login,
+            "[[target]]",
+            'name = "local"',
+            'type = "directory"',
+            f'path = "{self.storage}"',
+        ]
+        for image in images:
+            repository, tag = image.rsplit(":", 1)
+            lines += [
+                "[[image]]",
+                f'repository = "{repository}"',
+                f'tags = ["{tag}"]',
+                'format = "rootfs"',
+            ]
+        return "\n".join(lines) + "\n"

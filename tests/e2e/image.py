@@ -1,0 +1,99 @@
+"""Container images: built by buildah, GNU tar and umoci, carried by skopeo, unpacked by umoci.
+
+Several producers on purpose: their tars differ (buildah writes whole seconds, GNU tar does not;
+buildah writes whiteouts).  buildah keeps everything in a storage of its own below the work folder,
+so that images and containers of the machine are neither seen nor touched.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from tests.e2e.command import SCRATCH, run
+
+
+@dataclass(frozen=True)
+class Layout:
+    """An image as an OCI layout on disk: the folder and the tag in it."""
+
+    folder: Path
+    tag: str = "latest"
+
+    def __str__(self) -> str:
+        return f"oci:{self.folder}:{self.tag}"
+
+    @cached_property
+    def manifest(self) -> dict[str, Any]:
+        """The image's manifest."""
+        manifest: dict[str, Any] = json.loads(run("skopeo", "inspect", "--raw", str(self)))
+        return manifest
+
+    @property
+    def layers(self) -> list[str]:
+        """The digests of the layers' blobs, oldest first."""
+        return [layer["digest"] for layer in self.manifest["layers"]]
+
+    @property
+    def config(self) -> str:
+        """The digest of the config."""
+        digest: str = self.manifest["config"]["digest"]
+        return digest
+
+    def unpack(self, bundle: Path) -> Path:
+        """Unpack the image with umoci, as root, and return the root file system."""
+        run("umoci", "unpack", "--image", f"{self.folder}:{self.tag}", bundle)
+        return bundle / "rootfs"
+
+    def push(self, reference: str, credentials: str = "") -> None:
+        """Copy the image to a registry without TLS, where `credentials` are `user:password`."""
+        login = ["--dest-creds", credentials] if credentials else []
+        target = f"docker://{reference}"
+        run("skopeo", "copy", "--quiet", "--dest-tls-verify=false", *login, str(self), target)
+
+
+def build(folder: Path, reference: str, **build_args: str) -> None:
+    """Build the Containerfile of `folder` with buildah and push it to a registry without TLS.
+
+    The layers of an image of that registry below it are not pushed again: they are the same blobs.
+    """
+    args = [word for key, value in build_args.items() for word in ("--build-arg", f"{key}={value}")]
+    how = ("--format", "oci", "--layers", "--tls-verify=false")
+    _buildah("bud", *how, "--tag", reference, *args, folder)
+    _buildah("push", "--quiet", "--tls-verify=false", reference)
+
+
+def fetch(reference: str, layout: Layout) -> None:
+    """Copy an image of a registry without TLS to a layout, blob by blob as it is."""
+    source = f"docker://{reference}"
+    run("skopeo", "copy", "--quiet", "--src-tls-verify=false", source, str(layout))
+
+
+def pack(folder: Path, tar: Path) -> Path:
+    """Write a layer of what is in `folder`, as GNU tar does it with all it can keep."""
+    keep = ["--format=posix", "--xattrs", "--xattrs-include=*", "--sparse", "--numeric-owner"]
+    names = sorted(path.name for path in folder.iterdir())
+    run("tar", *keep, "-C", folder, "-cf", tar, *names)
+    return tar
+
+
+def create(layout: Layout, *tars: Path) -> None:
+    """Make a layout with an image of these layers alone, oldest first."""
+    run("umoci", "init", "--layout", layout.folder)
+    run("umoci", "new", "--image", f"{layout.folder}:{layout.tag}")
+    for tar in tars:
+        add_layer(layout, tar)
+
+
+def add_layer(layout: Layout, tar: Path) -> None:
+    """Put a tar on top of an image of a layout, byte for byte as it is (gzipped)."""
+    run("umoci", "raw", "add-layer", "--image", f"{layout.folder}:{layout.tag}", tar)
+
+
+def _buildah(*argv: str | Path) -> None:
+    storage = ("--root", SCRATCH / "storage", "--runroot", SCRATCH / "storage-run")
+    # Without overlayfs and without a container runtime: so it works inside a container as well.
+    run("buildah", *storage, *argv, env={"STORAGE_DRIVER": "vfs", "BUILDAH_ISOLATION": "chroot"})

@@ -1,0 +1,144 @@
+"""What a Proxmox VE node does with a template, without one: unpack it unprivileged, and boot it.
+
+A user namespace stands for the unprivileged container's (its ids are those of Proxmox VE: 65536
+from 100000 on), systemd-nspawn for its start.  Needs root; needs no systemd on the machine itself
+and leaves nothing registered or mounted.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from uuid import uuid4
+
+from tests.e2e.command import CommandError, attempt, run, wait_for
+
+FIRST_ID = 100_000
+IDS = 65_536
+
+PVE_UNPACK = (
+    *("tar", "xpf", "-", "--zstd", "--totals", "--one-file-system", "-p", "--sparse"),
+    *("--numeric-owner", "--acls", "--xattrs", "--xattrs-include=user.*"),
+    *("--xattrs-include=security.capability", "--warning=no-file-ignored"),
+    *("--warning=no-xattr-write", "-C", ".", "--skip-old-files", "--anchored"),
+    *("--exclude", "./dev/*"),
+)
+"""The command with which Proxmox VE unpacks a template: PVE::LXC::Create, `restore_tar_archive`."""
+
+
+def unpack(template: Path, root: Path) -> Path:
+    """Unpack a template as root into the new folder `root`, with all that it holds."""
+    root.mkdir(parents=True)
+    xattrs = ["--xattrs", "--xattrs-include=user.*", "--xattrs-include=security.capability"]
+    run("tar", "--zstd", "--numeric-owner", *xattrs, "-xpf", template, "-C", root)
+    return root
+
+
+def unpack_unprivileged(template: Path, root: Path) -> subprocess.CompletedProcess[str]:
+    """Unpack a template as Proxmox VE does for an unprivileged container; return what tar said."""
+    root.mkdir(parents=True)
+    os.chown(root, FIRST_ID, FIRST_ID)
+    with _user_namespace() as holder, template.open("rb") as archive:
+        enter = ["nsenter", f"--user=/proc/{holder}/ns/user", "--setuid", "0", "--setgid", "0"]
+        # The namespace's root cannot enter the folders above; the working folder it has already.
+        return subprocess.run(
+            [*enter, *PVE_UNPACK],
+            cwd=root,
+            stdin=archive,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+
+class Machine:
+    """A booted container; `leader` is its init, as a process of this machine."""
+
+    def __init__(self, leader: int) -> None:
+        self.leader = leader
+
+    def run(self, *argv: str) -> subprocess.CompletedProcess[str]:
+        """Run a program inside, whatever its exit status."""
+        return attempt("nsenter", "--target", str(self.leader), "--all", *argv)
+
+    def wait_for(self, unit: str, timeout: float = 90) -> None:
+        """Return once `unit` is active; raise CommandError after `timeout` seconds."""
+
+        def active() -> bool:
+            return self.run("systemctl", "is-active", "--quiet", unit).returncode == 0
+
+        wait_for(f"{unit} in the booted image", active, timeout, pause=0.5)
+
+    def failed_units(self) -> list[str]:
+        """Return the names of the units that failed."""
+        listed = self.run("systemctl", "list-units", "--failed", "--plain", "--no-legend")
+        return [line.split()[0] for line in listed.stdout.splitlines()]
+
+
+@contextmanager
+def boot(root: Path) -> Iterator[Machine]:
+    """Boot a root file system with its own systemd and no network; halt it at the end."""
+    console = root.with_name(f"{root.name}.console")
+    with console.open("wb") as log:
+        nspawn = subprocess.Popen(
+            [
+                *("systemd-nspawn", "--directory", str(root), "--boot", "--register=no"),
+                *("--keep-unit", "--private-network", f"--machine=e2e-{uuid4().hex[:8]}"),
+            ],
+            # systemd 257 refuses the hierarchy of cgroup v1 that nspawn would choose by itself on
+            # a machine without systemd.
+            env={**os.environ, "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+        )
+    try:
+        yield Machine(wait_for("an init", lambda: _init_below(nspawn), timeout=30))
+    except CommandError as error:
+        error.add_note(console.read_text(errors="replace")[-4000:])
+        raise
+    finally:
+        # systemd-nspawn passes SIGTERM on as the request to halt.
+        nspawn.send_signal(signal.SIGTERM)
+        try:
+            nspawn.wait(60)
+        except subprocess.TimeoutExpired:
+            nspawn.kill()
+            nspawn.wait()
+            raise
+
+
+def _init_below(nspawn: subprocess.Popen[bytes]) -> int | None:
+    """Return the pid of the systemd that `nspawn` started, once it is that.
+
+    Before, the process is still systemd-nspawn itself, on the root of this machine: a program run
+    there would speak of the wrong systemd.
+    """
+    if nspawn.poll() is not None:
+        raise CommandError(f"systemd-nspawn ended with {nspawn.returncode}")
+    with suppress(FileNotFoundError):
+        for child in Path(f"/proc/{nspawn.pid}/task/{nspawn.pid}/children").read_text().split():
+            if Path(f"/proc/{child}/comm").read_text() == "systemd\n":
+                return int(child)
+    return None
+
+
+@contextmanager
+def _user_namespace() -> Iterator[int]:
+    """Hold a user namespace with the ids of an unprivileged container; yield its holder's pid."""
+    holder = subprocess.Popen(["unshare", "--user", "sleep", "infinity"])
+    try:
+        own = Path("/proc/self/ns/user").readlink()
+        link = Path(f"/proc/{holder.pid}/ns/user")
+        wait_for("a user namespace", lambda: link.readlink() != own, timeout=10)
+        for kind in ("uid", "gid"):
+            Path(f"/proc/{holder.pid}/{kind}_map").write_text(f"0 {FIRST_ID} {IDS}\n")
+        yield holder.pid
+    finally:
+        holder.kill()
+        holder.wait()
