@@ -96,6 +96,11 @@ def wait_for(what: str, ask: Callable[[], T | None], timeout: float, pause: floa
     return answer
 
 
+def files_below(folder: Path) -> set[str]:
+    """Return the paths of all files below `folder` relative to it, hidden ones too."""
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
 def free_port() -> int:
     """Return a TCP port of 127.0.0.1 that nobody listens on now."""
     with socket.socket() as probe:

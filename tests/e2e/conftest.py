@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ RUN mkdir /srv/image && cd /srv/image \\
  && echo shared >first && ln first second && ln first third \\
  && cp /bin/true ping && setcap cap_net_raw+ep ping \\
  && cp /bin/true su && chmod 4755 su && mkdir spool && chmod 3777 spool \\
- && echo owned >owned && chown 123456:654321 owned \\
+ && echo owned >owned && chown 54321:65534 owned \\
  && touch "$(printf 'caf\\351')" && ln -s ../../etc/passwd climbing && mkfifo queue \\
  && mkdir -p kept opaque/deep turned && touch kept/old opaque/deep/old turned/old && echo a >turn
 CMD ["/sbin/init"]
@@ -49,6 +50,12 @@ class Image:
     reference: str
     layout: Layout
     rootfs: Path
+
+    @property
+    def template_name(self) -> str:
+        """The name under which the image's template must be found."""
+        name = re.sub("[/:]", "_", self.reference)
+        return f"{name}_{self.layout.config.removeprefix('sha256:')[:12]}.tar.zst"
 
 
 @dataclass(frozen=True)
@@ -84,8 +91,8 @@ def odd_layer(scratch: Path) -> Path:
     noted, capable = folder / "noted", folder / "capable"
     noted.write_text("with an attribute\n")
     os.setxattr(noted, "user.note", b"any \x00 bytes \xff")
-    os.chown(noted, 4_000_000_000, 7)
-    os.utime(noted, ns=(0, -1_876_543_211))
+    os.chown(noted, 1000, 60_000)
+    os.utime(noted, ns=(0, 1_234_567_890_123_456_789))
     (folder / "another-name").hardlink_to(noted)
     shutil.copy("/bin/true", capable)
     capable.chmod(0o755)
@@ -102,21 +109,29 @@ def odd_layer(scratch: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def sparse_layer(scratch: Path) -> Path:
-    """Write a layer with a sparse file; buildah 1.28 cannot reproduce such a layer, skopeo can."""
-    folder = scratch / "sparse" / "srv"
+def extreme_layer(scratch: Path) -> Path:
+    """Write a layer of what is right, but not for everyone.
+
+    An unprivileged container has no such owner, GNU tar warns of a time before 1970, and buildah
+    1.28 does not reproduce a layer with a sparse file.
+    """
+    folder = scratch / "extreme" / "srv"
     folder.mkdir(parents=True)
     with (folder / "sparse").open("wb") as sparse:
         sparse.seek(8 << 20)
         sparse.write(b"end")
-    return image.pack(scratch / "sparse", scratch / "sparse.tar")
+    foreign = folder / "foreign"
+    foreign.touch()
+    os.chown(foreign, 4_000_000_000, 123_456)
+    os.utime(foreign, ns=(0, -1_876_543_211))
+    return image.pack(scratch / "extreme", scratch / "extreme.tar")
 
 
 @pytest.fixture(scope="session")
-def small(scratch: Path, registry: Registry, odd_layer: Path, sparse_layer: Path) -> Image:
+def small(scratch: Path, registry: Registry, odd_layer: Path, extreme_layer: Path) -> Image:
     """Push an image of the odd layers alone."""
     layout = Layout(scratch / "small")
-    image.create(layout, odd_layer, sparse_layer)
+    image.create(layout, odd_layer, extreme_layer)
     return _pushed(layout, f"{registry.address}/acme/small:latest")
 
 
@@ -164,6 +179,12 @@ def synced_base(daemon: Syncd, registry: Registry, base: Image) -> Synced:
 def synced_app(daemon: Syncd, registry: Registry, app: Image, synced_base: Synced) -> Synced:
     """Sync `app` after `base`."""
     return _first_sync(daemon, registry, app)
+
+
+@pytest.fixture(scope="session")
+def synced_small(daemon: Syncd, registry: Registry, small: Image) -> Synced:
+    """Sync `small`, which shares a layer with `base`."""
+    return _first_sync(daemon, registry, small)
 
 
 @pytest.fixture

@@ -162,14 +162,17 @@ class Syncd:
             with refusal:
                 return Answer(refusal.code, json.loads(refusal.read()))
 
-    def deliver(self, body: bytes, secret: str = WEBHOOK_SECRET) -> Answer:
-        """Post a `package` event with the headers that GitHub sends, signed with `secret`."""
+    def deliver(self, body: bytes, secret: str = WEBHOOK_SECRET, delivery: str = "") -> Answer:
+        """Post a `package` event with the headers that GitHub sends, signed with `secret`.
+
+        Every delivery has an id of its own, unless `delivery` says which.
+        """
         signature = hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
         headers = {
             "Content-Type": "application/json",
             "User-Agent": "GitHub-Hookshot/0123456",
             "X-GitHub-Event": "package",
-            "X-GitHub-Delivery": str(uuid4()),
+            "X-GitHub-Delivery": delivery or str(uuid4()),
             "X-Hub-Signature-256": f"sha256={signature}",
         }
         return self.ask("POST", "/webhooks/github", body, headers)
@@ -181,6 +184,12 @@ class Syncd:
             raise CommandError(f"the delivery for {reference} got {answer}")
         job: str = answer.body["jobs"][0]
         return job
+
+    def request_sync(self, references: Sequence[str]) -> Answer:
+        """Ask the API, with its token, to sync `references`."""
+        body = json.dumps({"refs": list(references)}).encode()
+        headers = {"Content-Type": "application/json", **self._bearer}
+        return self.ask("POST", "/api/v1/sync", body, headers)
 
     def job(self, job: str) -> Job:
         """Return one job as the API tells it."""

@@ -13,6 +13,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import TracebackType
 from uuid import uuid4
 
 from tests.e2e.command import CommandError, attempt, run, wait_for
@@ -78,6 +79,42 @@ class Machine:
         """Return the names of the units that failed."""
         listed = self.run("systemctl", "list-units", "--failed", "--plain", "--no-legend")
         return [line.split()[0] for line in listed.stdout.splitlines()]
+
+
+class Disk:
+    """A small disk of its own, mounted on `folder` while the context is open."""
+
+    def __init__(self, folder: Path, size: str = "16m") -> None:
+        self.folder = folder
+        self._size = size
+
+    def __enter__(self) -> Disk:
+        self.folder.mkdir()
+        run("mount", "-t", "tmpfs", "-o", f"size={self._size}", "tmpfs", self.folder)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        run("umount", self.folder)
+
+    @contextmanager
+    def read_only(self) -> Iterator[None]:
+        """Take no writes, as a file system does after an error of its disk."""
+        run("mount", "-o", "remount,ro", self.folder)
+        yield
+        run("mount", "-o", "remount,rw", self.folder)
+
+    @contextmanager
+    def filled(self) -> Iterator[None]:
+        """Have no byte free."""
+        filler = self.folder / "filler"
+        attempt("dd", "if=/dev/zero", f"of={filler}", "bs=4k")
+        yield
+        filler.unlink()
 
 
 @contextmanager

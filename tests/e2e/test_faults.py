@@ -1,0 +1,240 @@
+"""What goes wrong in the world, done to real parts: the job says so, and the daemon goes on.
+
+Each fault strikes after a first version of an image was published and a second one was pushed.
+The job about the second ends `failed` with one sentence that says what and where, the first
+template is untouched, nothing half-done lies beside it; and when the fault has passed, the next
+event publishes the second version.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.e2e import image
+from tests.e2e.command import files_below, wait_for
+from tests.e2e.conftest import Image
+from tests.e2e.daemon import Syncd
+from tests.e2e.image import Layout
+from tests.e2e.machine import Disk
+from tests.e2e.registry import Registry
+
+USER, PASSWORD = "robot", "pass:word"
+
+
+@dataclass(frozen=True)
+class World:
+    """A daemon that has published the first version of an image whose second one is pushed now."""
+
+    registry: Registry
+    disk: Disk
+    daemon: Syncd
+    reference: str
+    second: Layout
+
+    @property
+    def new_layer(self) -> str:
+        """The digest of the layer that only the second version has."""
+        return self.second.layers[-1]
+
+
+Fault = Callable[[World], AbstractContextManager[str]]
+
+
+@pytest.fixture
+def world(tmp_path: Path, small: Image) -> Iterator[World]:
+    """Publish a first version, push a second one."""
+    second = Layout(tmp_path / "second")
+    image.fetch(small.reference, second)
+    (tmp_path / "added" / "srv").mkdir(parents=True)
+    (tmp_path / "added" / "srv" / "added").write_text("by the second version\n" * 1000)
+    image.add_layer(second, image.pack(tmp_path / "added", tmp_path / "added.tar"))
+    with Registry(tmp_path / "registry") as registry, Disk(tmp_path / "disk") as disk:
+        reference = f"{registry.address}/acme/moving:latest"
+        small.layout.push(reference)
+        with Syncd(tmp_path / "syncd", [reference], storage=disk.folder) as daemon:
+            assert daemon.sync(reference)["outcome"] == "published"
+            second.push(reference)
+            yield World(registry, disk, daemon, reference, second)
+
+
+@contextmanager
+def registry_down(world: World) -> Iterator[str]:
+    world.registry.stop()
+    yield world.registry.address
+    world.registry.start()
+
+
+@contextmanager
+def blob_changed(world: World) -> Iterator[str]:
+    stored = world.registry.blob_file(world.new_layer)
+    content = stored.read_bytes()
+    stored.write_bytes(content[:-9] + bytes([content[-9] ^ 1]) + content[-8:])
+    yield world.new_layer
+    stored.write_bytes(content)
+
+
+@contextmanager
+def blob_cut(world: World) -> Iterator[str]:
+    stored = world.registry.blob_file(world.new_layer)
+    content = stored.read_bytes()
+    stored.write_bytes(content[:-9])
+    yield world.new_layer
+    stored.write_bytes(content)
+
+
+@contextmanager
+def blob_gone(world: World) -> Iterator[str]:
+    stored = world.registry.blob_file(world.new_layer)
+    content = stored.read_bytes()
+    stored.unlink()
+    yield world.new_layer
+    stored.write_bytes(content)
+
+
+@contextmanager
+def layer_no_tar(world: World) -> Iterator[str]:
+    wrong, text = Layout(world.daemon.folder / "wrong"), world.daemon.folder / "no.tar"
+    text.write_text("This is a text, and not the archive that a layer must be.\n" * 100)
+    image.create(wrong, text)
+    wrong.push(world.reference)
+    yield wrong.layers[0]
+    world.second.push(world.reference)
+
+
+@contextmanager
+def disk_full(world: World) -> Iterator[str]:
+    with world.disk.filled():
+        yield str(world.disk.folder)
+
+
+@contextmanager
+def disk_read_only(world: World) -> Iterator[str]:
+    with world.disk.read_only():
+        yield str(world.disk.folder)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        registry_down,
+        blob_changed,
+        blob_cut,
+        blob_gone,
+        layer_no_tar,
+        disk_full,
+        disk_read_only,
+    ],
+)
+def test_fault(world: World, fault: Fault) -> None:
+    """A fault fails the job with its place named, and spares what was published before."""
+    daemon = world.daemon
+    (first,) = daemon.templates
+    before = first.stat()
+    with fault(world) as place:
+        files = files_below(daemon.storage)
+        assert_failed(daemon, world.reference, place)
+        assert files_below(daemon.storage) == files
+        assert first.stat() == before
+    assert daemon.sync(world.reference)["outcome"] == "published"
+    assert len(daemon.templates) == 2
+    assert first.stat() == before
+
+
+def test_unknown_image(registry: Registry, tmp_path: Path) -> None:
+    """A reference that the registry does not know fails its job, which names the reference."""
+    reference = f"{registry.address}/acme/nowhere:latest"
+    with Syncd(tmp_path / "syncd", [reference]) as daemon:
+        assert_failed(daemon, reference, reference)
+        assert files_below(daemon.storage) == set()
+
+
+@pytest.fixture(scope="module")
+def closed(scratch: Path, small: Image) -> Iterator[Registry]:
+    """Serve `small` from a registry that gives nothing without a name and a password."""
+    with Registry(scratch / "closed", USER, PASSWORD) as registry:
+        small.layout.push(f"{registry.address}/acme/small:latest", registry.credentials)
+        yield registry
+
+
+def test_password(closed: Registry, tmp_path: Path) -> None:
+    """The configured name and the password of its file open a registry that asks for them."""
+    reference = f"{closed.address}/acme/small:latest"
+    with Syncd(tmp_path / "syncd", [reference], USER, PASSWORD) as daemon:
+        assert daemon.sync(reference)["outcome"] == "published"
+        assert PASSWORD not in daemon.log.read_text()
+
+
+@pytest.mark.parametrize(("user", "password"), [(USER, "not-the-password"), ("", "")])
+def test_wrong_password(closed: Registry, tmp_path: Path, user: str, password: str) -> None:
+    """Without the right password the job fails in one sentence; a new file's one is taken next."""
+    reference = f"{closed.address}/acme/small:latest"
+    with Syncd(tmp_path / "syncd", [reference], user, password) as daemon:
+        assert_failed(daemon, reference, closed.address)
+        if user:
+            assert password not in daemon.log.read_text()
+            (daemon.folder / "registry-password").write_text(f"{PASSWORD}\n")
+            assert daemon.sync(reference)["outcome"] == "published"
+
+
+def reading(daemon: Syncd, registry: Registry, mark: int) -> bool:
+    """Say whether a blob was read."""
+    return bool(registry.blobs(mark))
+
+
+def writing(daemon: Syncd, registry: Registry, mark: int) -> bool:
+    """Say whether something is being written where templates go."""
+    return bool(files_below(daemon.storage))
+
+
+@pytest.mark.parametrize("moment", [reading, writing])
+def test_killed(
+    base: Image,
+    registry: Registry,
+    tmp_path: Path,
+    moment: Callable[[Syncd, Registry, int], bool],
+) -> None:
+    """A job cut short by SIGKILL is done after the next start, and leaves no remains."""
+    mark = registry.mark()
+    with Syncd(tmp_path / "syncd", [base.reference]) as daemon:
+        job = daemon.push_event(base.reference)
+        wait_for("the moment", lambda: moment(daemon, registry, mark), timeout=60, pause=0.002)
+        daemon.kill()
+        assert not (daemon.storage / "template" / "cache" / base.template_name).exists()
+        daemon.start()
+        assert daemon.finished(job)["outcome"] == "published"
+        assert_only(daemon, base)
+
+
+def test_stopped(base: Image, registry: Registry, tmp_path: Path) -> None:
+    """A job that SIGTERM meets is done, at the latest after the next start, and only once."""
+    mark = registry.mark()
+    with Syncd(tmp_path / "syncd", [base.reference]) as daemon:
+        job = daemon.push_event(base.reference)
+        wait_for("a blob's reading", lambda: registry.blobs(mark), timeout=60, pause=0.002)
+        daemon.stop()
+        daemon.start()
+        assert daemon.finished(job)["outcome"] == "published"
+        assert_only(daemon, base)
+        blobs = registry.blobs(mark)
+        assert sorted(set(blobs)) == sorted([*base.layout.layers, base.layout.config])
+
+
+def assert_only(daemon: Syncd, published: Image) -> None:
+    """Fail if the daemon's storage or cache holds remains of an unfinished job."""
+    assert files_below(daemon.storage) == {f"template/cache/{published.template_name}"}
+    assert files_below(daemon.cache) <= files_below(published.layout.folder)
+
+
+def assert_failed(daemon: Syncd, reference: str, *said: str) -> None:
+    """Sync `reference`; the job must fail with one line that has all of `said`, syncd go on."""
+    job = daemon.sync(reference, timeout=180)
+    assert job["outcome"] == "failed", job
+    assert "\n" not in job["message"].strip()
+    assert "Traceback" not in job["message"]
+    assert [part for part in said if part not in job["message"]] == [], job["message"]
+    assert daemon.ask("GET", "/healthz").status == 200
