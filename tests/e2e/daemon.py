@@ -96,7 +96,7 @@ class Syncd:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if isinstance(error, CommandError):
+        if isinstance(error, AssertionError):
             error.add_note(self.log.read_text(errors="replace")[-8000:])
         if self._process is not None:
             self.stop()

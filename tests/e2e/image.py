@@ -48,11 +48,14 @@ class Layout:
         run("umoci", "unpack", "--image", f"{self.folder}:{self.tag}", bundle)
         return bundle / "rootfs"
 
-    def push(self, reference: str, credentials: str = "") -> None:
-        """Copy the image to a registry without TLS, where `credentials` are `user:password`."""
-        login = ["--dest-creds", credentials] if credentials else []
+    def push(self, reference: str, *options: str) -> None:
+        """Copy the image to a registry without TLS; `options` are skopeo's."""
         target = f"docker://{reference}"
-        run("skopeo", "copy", "--quiet", "--dest-tls-verify=false", *login, str(self), target)
+        run("skopeo", "copy", "--quiet", "--dest-tls-verify=false", *options, str(self), target)
+
+    def archive(self, file: Path) -> None:
+        """Write the image as an OCI archive."""
+        run("skopeo", "copy", "--quiet", str(self), f"oci-archive:{file}")
 
 
 def build(folder: Path, reference: str, **build_args: str) -> None:

@@ -18,7 +18,7 @@ import pytest
 from tests.e2e import image
 from tests.e2e.command import files_below, wait_for
 from tests.e2e.conftest import Image
-from tests.e2e.daemon import Syncd
+from tests.e2e.daemon import Job, Syncd
 from tests.e2e.image import Layout
 from tests.e2e.machine import Disk
 from tests.e2e.registry import Registry
@@ -57,7 +57,7 @@ def world(tmp_path: Path, small: Image) -> Iterator[World]:
         reference = f"{registry.address}/acme/moving:latest"
         small.layout.push(reference)
         with Syncd(tmp_path / "syncd", [reference], storage=disk.folder) as daemon:
-            assert daemon.sync(reference)["outcome"] == "published"
+            assert_published(daemon.sync(reference))
             second.push(reference)
             yield World(registry, disk, daemon, reference, second)
 
@@ -140,7 +140,7 @@ def test_fault(world: World, fault: Fault) -> None:
         assert_failed(daemon, world.reference, place)
         assert files_below(daemon.storage) == files
         assert first.stat() == before
-    assert daemon.sync(world.reference)["outcome"] == "published"
+    assert_published(daemon.sync(world.reference))
     assert len(daemon.templates) == 2
     assert first.stat() == before
 
@@ -157,7 +157,8 @@ def test_unknown_image(registry: Registry, tmp_path: Path) -> None:
 def closed(scratch: Path, small: Image) -> Iterator[Registry]:
     """Serve `small` from a registry that gives nothing without a name and a password."""
     with Registry(scratch / "closed", USER, PASSWORD) as registry:
-        small.layout.push(f"{registry.address}/acme/small:latest", registry.credentials)
+        login = f"--dest-creds={registry.credentials}"
+        small.layout.push(f"{registry.address}/acme/small:latest", login)
         yield registry
 
 
@@ -165,7 +166,7 @@ def test_password(closed: Registry, tmp_path: Path) -> None:
     """The configured name and the password of its file open a registry that asks for them."""
     reference = f"{closed.address}/acme/small:latest"
     with Syncd(tmp_path / "syncd", [reference], USER, PASSWORD) as daemon:
-        assert daemon.sync(reference)["outcome"] == "published"
+        assert_published(daemon.sync(reference))
         assert PASSWORD not in daemon.log.read_text()
 
 
@@ -178,7 +179,7 @@ def test_wrong_password(closed: Registry, tmp_path: Path, user: str, password: s
         if user:
             assert password not in daemon.log.read_text()
             (daemon.folder / "registry-password").write_text(f"{PASSWORD}\n")
-            assert daemon.sync(reference)["outcome"] == "published"
+            assert_published(daemon.sync(reference))
 
 
 def reading(daemon: Syncd, registry: Registry, mark: int) -> bool:
@@ -206,7 +207,7 @@ def test_killed(
         daemon.kill()
         assert not (daemon.storage / "template" / "cache" / base.template_name).exists()
         daemon.start()
-        assert daemon.finished(job)["outcome"] == "published"
+        assert_published(daemon.finished(job))
         assert_only(daemon, base)
 
 
@@ -218,10 +219,15 @@ def test_stopped(base: Image, registry: Registry, tmp_path: Path) -> None:
         wait_for("a blob's reading", lambda: registry.blobs(mark), timeout=60, pause=0.002)
         daemon.stop()
         daemon.start()
-        assert daemon.finished(job)["outcome"] == "published"
+        assert_published(daemon.finished(job))
         assert_only(daemon, base)
         blobs = registry.blobs(mark)
         assert sorted(set(blobs)) == sorted([*base.layout.layers, base.layout.config])
+
+
+def assert_published(job: Job) -> None:
+    """Fail with all that is known of the job, unless it published a template."""
+    assert job["outcome"] == "published", job
 
 
 def assert_only(daemon: Syncd, published: Image) -> None:

@@ -67,6 +67,29 @@ def test_only_new_layers(synced_base: Synced, synced_app: Synced) -> None:
     assert sorted(synced_app.blobs) == sorted([*new, second.config])
 
 
+@pytest.mark.parametrize(
+    ("how", "media_type"),
+    [
+        ("--format=v2s2", "application/vnd.docker.image.rootfs.diff.tar.gzip"),
+        ("--dest-compress-format=zstd", "application/vnd.oci.image.layer.v1.tar+zstd"),
+    ],
+)
+def test_same_image_in_other_form(
+    synced_small: Synced, tmp_path: Path, how: str, media_type: str
+) -> None:
+    """With Docker's media types or zstd layers, an image's template has the same bytes."""
+    image = synced_small.image
+    reference = f"{image.reference.removesuffix('small:latest')}form:{how.rpartition('=')[2]}"
+    image.layout.push(reference, how)
+    assert media_type in run(
+        "skopeo", "inspect", "--raw", "--tls-verify=false", f"docker://{reference}"
+    )
+    with Syncd(tmp_path / "syncd", [reference]) as daemon:
+        assert daemon.sync(reference)["outcome"] == "published"
+        (template,) = daemon.templates
+        assert template.read_bytes() == synced_small.template.read_bytes()
+
+
 def test_unchanged(daemon: Syncd, registry: Registry, synced_base: Synced) -> None:
     """A second event about the same image reads no blob, and its job ends `unchanged`."""
     before, mark = synced_base.template.stat(), registry.mark()
