@@ -43,6 +43,11 @@ class Layout:
         digest: str = self.manifest["config"]["digest"]
         return digest
 
+    @property
+    def size(self) -> int:
+        """Bytes of all layers as they are stored."""
+        return sum(layer["size"] for layer in self.manifest["layers"])
+
     def unpack(self, bundle: Path) -> Path:
         """Unpack the image with umoci, as root, and return the root file system."""
         run("umoci", "unpack", "--image", f"{self.folder}:{self.tag}", bundle)

@@ -22,6 +22,7 @@ from tests.e2e.daemon import Job, Syncd
 from tests.e2e.image import Layout
 from tests.e2e.machine import Disk
 from tests.e2e.registry import Registry
+from tests.e2e.relay import Relay
 
 USER, PASSWORD = "robot", "pass:word"
 
@@ -180,6 +181,19 @@ def test_wrong_password(closed: Registry, tmp_path: Path, user: str, password: s
             assert password not in daemon.log.read_text()
             (daemon.folder / "registry-password").write_text(f"{PASSWORD}\n")
             assert_published(daemon.sync(reference))
+
+
+def test_broken_connection(base: Image, registry: Registry, tmp_path: Path) -> None:
+    """A layer whose connection breaks off is read on from there, and not from its beginning."""
+    relay = Relay(registry.address, cuts=[20 << 20, 10 << 20])
+    reference = base.reference.replace(registry.address, relay.address)
+    mark = registry.mark()
+    with relay.open(), Syncd(tmp_path / "syncd", [reference]) as daemon:
+        assert_published(daemon.sync(reference))
+        assert relay.cuts_left == 0
+        assert relay.passed < base.layout.size + (1 << 20)
+    resumed = registry.requests("GET", base.layout.layers[0], mark)
+    assert [request.status for request in resumed] == [200, 206, 206]
 
 
 def reading(daemon: Syncd, registry: Registry, mark: int) -> bool:
