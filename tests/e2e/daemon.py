@@ -71,6 +71,7 @@ class Syncd:
         self.folder = folder
         self.storage = storage or folder / "storage"
         self.cache = folder / "state" / "cache"
+        self.spool = folder / "state" / "spool"
         self.log = folder / "syncd.log"
         self.config = folder / "syncd.toml"
         self._process: subprocess.Popen[bytes] | None = None

@@ -202,8 +202,8 @@ def reading(daemon: Syncd, registry: Registry, mark: int) -> bool:
 
 
 def writing(daemon: Syncd, registry: Registry, mark: int) -> bool:
-    """Say whether something is being written where templates go."""
-    return bool(files_below(daemon.storage))
+    """Say whether the template is being written, out of its readers' sight."""
+    return bool(files_below(daemon.spool))
 
 
 @pytest.mark.parametrize("moment", [reading, writing])
@@ -219,10 +219,25 @@ def test_killed(
         job = daemon.push_event(base.reference)
         wait_for("the moment", lambda: moment(daemon, registry, mark), timeout=60, pause=0.002)
         daemon.kill()
-        assert not (daemon.storage / "template" / "cache" / base.template_name).exists()
+        assert files_below(daemon.storage) == set()
         daemon.start()
         assert_published(daemon.finished(job))
         assert_only(daemon, base)
+
+
+def test_killed_when_placed(small: Image, registry: Registry, tmp_path: Path) -> None:
+    """A template that was placed when SIGKILL came is known after the next start."""
+    with Syncd(tmp_path / "syncd", [small.reference]) as daemon:
+        job = daemon.push_event(small.reference)
+        wait_for("the template", lambda: daemon.templates, timeout=60, pause=0.001)
+        daemon.kill()
+        daemon.start()
+        assert daemon.finished(job)["outcome"] in ("published", "unchanged")
+        assert small.template_name in daemon.run("status", "--json").stdout
+        mark = registry.mark()
+        assert daemon.sync(small.reference)["outcome"] == "unchanged"
+        assert registry.blobs(mark) == []
+        assert_only(daemon, small)
 
 
 def test_stopped(base: Image, registry: Registry, tmp_path: Path) -> None:
@@ -245,8 +260,9 @@ def assert_published(job: Job) -> None:
 
 
 def assert_only(daemon: Syncd, published: Image) -> None:
-    """Fail if the daemon's storage or cache holds remains of an unfinished job."""
+    """Fail if the daemon's storage, spool or cache holds remains of an unfinished job."""
     assert files_below(daemon.storage) == {f"template/cache/{published.template_name}"}
+    assert files_below(daemon.spool) == set()
     # An empty file is a lock.
     held = {name for name in files_below(daemon.cache) if (daemon.cache / name).stat().st_size}
     assert held <= files_below(published.layout.folder)

@@ -18,8 +18,8 @@ def test_push_becomes_template(synced_base: Synced) -> None:
     """A signed `package` event ends in a template, under the name that the web UI looks for."""
     name = synced_base.image.template_name
     assert synced_base.template.name == name
-    assert synced_base.job["reference"] == synced_base.image.reference
-    assert synced_base.job["cause"]
+    assert synced_base.image.reference.startswith(synced_base.job["reference"])
+    assert synced_base.job["cause"] == "webhook"
     assert any(volume.endswith(f"vztmpl/{name}") for volume in synced_base.job["volumes"])
 
 
@@ -141,7 +141,7 @@ def test_commands(daemon: Syncd, synced_base: Synced) -> None:
     reference, name = synced_base.image.reference, synced_base.template.name
     for arguments, expected in [
         (["check"], ""),
-        (["status"], name),
+        (["status", "--json"], name),
         (["resolve", reference], f"vztmpl/{name}"),
     ]:
         done = daemon.run(*arguments)
