@@ -13,6 +13,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -251,6 +252,7 @@ class _Kept(Verified):
         self._place = path
         self._have = os.fstat(part.fileno()).st_size
         self._at = 0
+        self._complete = False
         super().__init__(_Resumed(part, self._have, lambda: fetch(wanted, self._have)), wanted)
 
     def read(self, size: int, /) -> bytes:
@@ -261,8 +263,9 @@ class _Kept(Verified):
                 self._part.truncate(0)
                 raise
             self._at += len(data)
-            if not data:
+            if not data and not self._complete:
                 Path(self._part.name).replace(self._place)
+                self._complete = True
             elif self._at > self._have:
                 self._part.write(data)
             return data
@@ -303,7 +306,7 @@ def _index(entries: list[dict[str, Any]]) -> bytes:
 
 def _replace(path: Path, content: bytes) -> None:
     """Write a small file so that a reader sees the old or the new one, never a part."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_native_id()}")
     beside.write_bytes(content)
     beside.replace(path)
 

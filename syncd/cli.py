@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -63,6 +64,7 @@ def _main(
     ] = False,
 ) -> None:
     chosen.path = locate(config)
+    console.set_up_logs(level=logging.CRITICAL)
 
 
 @app.command()

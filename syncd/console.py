@@ -24,7 +24,11 @@ from rich.table import Table
 from syncd.job import Advance, JobRecord
 from syncd.template import Template
 
+_PIPE_WIDTH = 240  # columns where nobody looks: a table is to be cut by grep, not by us
+
 out = Console(highlight=False, soft_wrap=True)
+if not out.is_terminal:
+    out.width = _PIPE_WIDTH
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 _VERBS = {"layer": "pulling", "flatten": "flattening", "publish": "publishing"}
@@ -101,10 +105,11 @@ def jobs_table(records: Iterable[JobRecord]) -> Table:
     return table
 
 
-def set_up_logs(form: str) -> None:
+def set_up_logs(form: str = "auto", level: int = logging.INFO) -> None:
     """Send structlog, and what libraries log, to standard error.
 
     `form` is `console`, `json`, or `auto`: JSON under systemd, readable lines elsewhere.
+    `level` bounds what syncd itself says; libraries only warn.
     """
     if form == "auto":
         form = "json" if "JOURNAL_STREAM" in os.environ else "console"
@@ -121,7 +126,7 @@ def set_up_logs(form: str) -> None:
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        wrapper_class=structlog.make_filtering_bound_logger(level),
     )
     handler = logging.StreamHandler()
     handler.setFormatter(
@@ -131,7 +136,7 @@ def set_up_logs(form: str) -> None:
         )
     )
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
-    logging.getLogger("syncd").setLevel(logging.INFO)
+    logging.getLogger("syncd").setLevel(level)
 
 
 def _short(subject: str) -> str:

@@ -105,7 +105,7 @@ async def run(path: Path | None) -> None:
         _tell_systemd("READY=1")
 
     loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGUSR1, schedule.weekly, Cause.SIGNAL)
+    loop.add_signal_handler(signal.SIGUSR1, schedule.everything, Cause.SIGNAL)
     loop.add_signal_handler(signal.SIGHUP, reload)
     for ending in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(ending, stop.set)

@@ -41,6 +41,7 @@ _SCHEMA = (
         PRIMARY KEY (target, name, reference)
     );
     CREATE INDEX templates_by_reference ON templates (reference);
+    CREATE TABLE clock (run TEXT PRIMARY KEY, at TEXT NOT NULL);
     """,
 )
 """Each entry brings the schema from its position to the next; `user_version` counts them."""
@@ -141,10 +142,16 @@ class Ledger:
         rows = self._all("SELECT * FROM jobs ORDER BY created DESC, rowid DESC LIMIT ?", most)
         return [_record(row) for row in rows]
 
-    def latest(self, cause: Cause) -> datetime | None:
-        """Return when the newest job of a cause was made."""
-        row = self._one("SELECT MAX(created) AS newest FROM jobs WHERE cause = ?", cause)
-        return _moment(row["newest"]) if row else None
+    def last_run(self, run: str) -> datetime:
+        """Return when a run of the schedule was last marked, marking it now if it never was."""
+        now = _text(datetime.now(UTC))
+        self._write("INSERT OR IGNORE INTO clock VALUES (?, ?)", run, now)
+        row = self._one("SELECT at FROM clock WHERE run = ?", run)
+        return datetime.fromisoformat(row["at"] if row else now)
+
+    def mark_run(self, run: str) -> None:
+        """Write down that a run of the schedule began now."""
+        self._write("INSERT OR REPLACE INTO clock VALUES (?, ?)", run, _text(datetime.now(UTC)))
 
     def record(self, template: Template) -> None:
         """Write down a published template, replacing the same name of the same reference."""

@@ -24,6 +24,7 @@ from syncd.worker import Worker
 
 log = structlog.stdlib.get_logger()
 
+_WEEKLY = "weekly"
 _AT_A_TIME = 8
 _GRACE = 3600  # seconds a run may be late, when the machine slept or was busy
 
@@ -41,12 +42,10 @@ class Schedule:
         """Start the clock, and make up for a weekly run that was missed."""
         self.apply(self._sync.config)
         self._clock.start()
-        last = self._ledger.latest(Cause.SCHEDULE)
-        due = None
-        if last is not None:
-            due = cron(self._sync.config.schedule.weekly).get_next_fire_time(None, last)
-        if last is None or (due is not None and due <= datetime.now(UTC)):
-            log.info("weekly run made up", last=last and last.isoformat())
+        last = self._ledger.last_run(_WEEKLY)
+        due = cron(self._sync.config.schedule.weekly).get_next_fire_time(None, last)
+        if due is not None and due <= datetime.now(UTC):
+            log.info("weekly run made up", last=last.isoformat())
             self.weekly()
 
     def apply(self, config: Config) -> None:
@@ -62,7 +61,12 @@ class Schedule:
         """Stop the clock."""
         self._clock.shutdown(wait=False)
 
-    def weekly(self, cause: Cause = Cause.SCHEDULE) -> None:
+    def weekly(self) -> None:
+        """Submit everything watched, and remember that the week's run was done."""
+        self.everything(Cause.SCHEDULE)
+        self._ledger.mark_run(_WEEKLY)
+
+    def everything(self, cause: Cause) -> None:
         """Submit every watched repository."""
         try:
             self._worker.submit((image.reference for image in self._sync.config.image), cause)
