@@ -35,8 +35,10 @@ _WITHOUT_CONTENT = (HARD_LINK, SYMLINK, CHARACTER_DEVICE, BLOCK_DEVICE, DIRECTOR
 _GNU_SPARSE = b"S"
 _KEPT_XATTRS = re.compile(rb"user\..+|security\.capability", re.DOTALL)
 _TIME = re.compile(rb"(-?)([0-9]{1,18})(?:\.([0-9]*))?")
+_OCTAL = re.compile(rb"-?[0-7]+")
 _LARGEST = 1 << 60
 _LATEST = (1 << 62) * 10**9
+_LARGEST_DEVICE = (1 << 20) - 1  # MINORBITS, linux/kdev_t.h; no major is larger either
 _ZERO_BLOCK = bytes(BLOCK)
 
 
@@ -78,11 +80,6 @@ class Parser:
                 self._skip -= self._need
                 self._position -= self._need
                 self._need = self._walk.send(b"")
-
-    def pass_over(self) -> int:
-        """Return how many of the next bytes are content that need not be fed, and skip them."""
-        passed, self._skip = self._skip, 0
-        return passed
 
     def close(self) -> None:
         """Tell the parser that the archive ended; raise ImageError if it was cut."""
@@ -147,7 +144,7 @@ class Parser:
         stored = 0 if kind in _WITHOUT_CONTENT else _decimal(records, b"size", header.size)
         if kind == _GNU_SPARSE:
             member.kind = FILE
-            member.size, holes = yield from _old_sparse_map(header)
+            member.size, holes = yield from self._read_old_sparse_map(header)
         elif kind not in (FILE, *_WITHOUT_CONTENT):
             raise ImageError(f"{quote(name)} is of the unknown tar type {kind!r}")
         elif kind == FILE and any(key.startswith(b"GNU.sparse.") for key in records):
@@ -156,7 +153,7 @@ class Parser:
         else:
             member.size = stored
             holes = [(0, stored)] if stored else []
-        if max(stored, member.size) > _LARGEST or abs(member.mtime) > _LATEST:
+        if not 0 <= member.size <= _LARGEST >= stored or abs(member.mtime) > _LATEST:
             raise ImageError(f"{quote(name)} has an impossible size or time")
         member.extents = _placed(member, holes, stored, self._position)
         self._accept(member)
@@ -186,6 +183,27 @@ class Parser:
             numbers += [_plain(line) for line in lines]
         return size, _pairs(numbers[1 : 1 + 2 * numbers[0]], member.name), stored - used
 
+    def _read_old_sparse_map(
+        self, header: _Header
+    ) -> Generator[int, bytes, tuple[int, list[tuple[int, int]]]]:
+        """Read the map of GNU's own sparse type: four entries, then blocks of 21."""
+        numbers: list[int] = []
+        used = 0
+        fields, more = header.block[386:482], header.block[482]
+        while True:
+            for at in range(0, len(fields), 24):
+                if fields[at : at + 24].strip(b"\0"):
+                    numbers.append(_number(fields[at : at + 12], header.start))
+                    numbers.append(_number(fields[at + 12 : at + 24], header.start))
+            if not more:
+                break
+            used += BLOCK
+            self._limits.check("header", used, f"the sparse map of {quote(header.name)}")
+            block = yield BLOCK
+            fields, more = block[:504], block[504]
+        size = _number(header.block[483:495], header.start)
+        return size, _pairs(numbers, header.name)
+
     def _accept(self, member: Member) -> None:
         """Take a finished member, within the bounds."""
         subject = quote(member.name)
@@ -201,13 +219,15 @@ class Parser:
 class _Header:
     """The fields of one 512-byte header block, its checksum verified."""
 
-    __slots__ = ("block", "device", "gid", "kind", "mode", "mtime", "name", "size", "target", "uid")
+    __slots__ = (
+        "block", "device", "gid", "kind", "mode", "mtime", "name", "size", "start", "target", "uid",
+    )  # fmt: skip
 
     def __init__(self, block: bytes, start: int) -> None:
         (name, mode, uid, gid, size, mtime, checksum, self.kind, target,
          magic, _, _, _, major, minor, prefix) = FIELDS.unpack_from(block)  # fmt: skip
         _verify_checksum(block, checksum, start)
-        self.block = block
+        self.block, self.start = block, start
         self.name = name.split(b"\0", 1)[0]
         self.target = target.split(b"\0", 1)[0]
         self.mode = _number(mode, start)
@@ -225,6 +245,8 @@ class _Header:
                 self.name = prefix + b"/" + self.name
         devices = magic.startswith(b"ustar") and self.kind in b"34"
         self.device = (_number(major, start), _number(minor, start)) if devices else (0, 0)
+        if not 0 <= min(self.device) <= max(self.device) <= _LARGEST_DEVICE:
+            raise ImageError(f"the tar header at byte {start} has an impossible device number")
 
 
 def _verify_checksum(block: bytes, stored: bytes, start: int) -> None:
@@ -244,10 +266,9 @@ def _number(text: bytes, start: int) -> int:
         value = int.from_bytes(text, "big", signed=text[0] == 0xFF)
         return value if text[0] == 0xFF else value - (0x80 << 8 * (len(text) - 1))
     digits = text.split(b"\0", 1)[0].strip(b" ")
-    try:
-        return int(digits, 8) if digits else 0
-    except ValueError:
-        raise ImageError(f"the tar header at byte {start} has a bad number {text!r}") from None
+    if digits and not _OCTAL.fullmatch(digits):
+        raise ImageError(f"the tar header at byte {start} has a bad number {text!r}")
+    return int(digits or b"0", 8)
 
 
 def _records(payload: bytes, start: int) -> dict[bytes, bytes]:
@@ -308,21 +329,6 @@ def _pairs(numbers: list[int], name: bytes) -> list[tuple[int, int]]:
     if len(numbers) % 2:
         raise ImageError(f"{quote(name)} has an odd sparse map")
     return list(zip(numbers[::2], numbers[1::2], strict=True))
-
-
-def _old_sparse_map(header: _Header) -> Generator[int, bytes, tuple[int, list[tuple[int, int]]]]:
-    """Read the map of GNU's own sparse type: four entries, then blocks of 21."""
-    numbers: list[int] = []
-    fields, more = header.block[386:482], header.block[482]
-    while True:
-        for at in range(0, len(fields), 24):
-            if fields[at : at + 24].strip(b"\0"):
-                numbers += [_number(fields[at : at + 12], 0), _number(fields[at + 12 : at + 24], 0)]
-        if not more:
-            break
-        block = yield BLOCK
-        fields, more = block[:504], block[504]
-    return _number(header.block[483:495], 0), _pairs(numbers, header.name)
 
 
 def _placed(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import struct
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 Name = str | bytes
@@ -131,11 +131,12 @@ def block(
     return fields[:148] + b"%06o\0 " % total + fields[156:]
 
 
-def extended(records: Mapping[str, bytes], kind: bytes = b"x") -> bytes:
+def extended(
+    records: Mapping[str, bytes] | Sequence[tuple[str, bytes]], kind: bytes = b"x"
+) -> bytes:
     """Return a PAX header for the member that follows it, or of kind `g` for all that follow."""
-    return raw_extended(
-        b"".join(_record(key.encode(), value) for key, value in records.items()), kind
-    )
+    pairs = records.items() if isinstance(records, Mapping) else records
+    return raw_extended(b"".join(_record(key.encode(), value) for key, value in pairs), kind)
 
 
 def raw_extended(payload: bytes, kind: bytes = b"x") -> bytes:

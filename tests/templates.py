@@ -1,0 +1,104 @@
+"""Templates made in tests and read back, with Python's tarfile rather than with syncd's parser."""
+
+from __future__ import annotations
+
+import io
+import os
+import tarfile
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+
+import zstandard
+
+from syncd.blobs import Layout, Verified
+from syncd.convert import convert
+from syncd.job import Silence
+from syncd.limits import Limits
+from syncd.manifest import Descriptor, read_image
+from syncd.reference import Platform
+from syncd.rootfs import Written
+from tests.images import Content, write_layout
+
+AMD64 = Platform("linux", "amd64")
+
+XATTR = "SCHILY.xattr."
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One member of a template; `mtime` in nanoseconds, a hard link's content is its target's."""
+
+    name: bytes
+    kind: bytes
+    mode: int
+    owner: tuple[int, int]
+    mtime: int
+    content: bytes
+    target: bytes
+    device: tuple[int, int]
+    xattrs: dict[str, bytes]
+
+
+def flatten(content: Content, folder: Path, limits: Limits | None = None) -> Path:
+    """Convert an image through a layout in `folder`; return the template, alone in its folder."""
+    convert_layout(write_layout(folder / "layout", {"": content}), folder, limits)
+    return folder / "out" / "template.tar.zst"
+
+
+def convert_layout(layout: Path, folder: Path, limits: Limits | None = None) -> Written:
+    """Convert the one image of a layout to `folder`/out/template.tar.zst."""
+    for name in ("spool", "out"):
+        (folder / name).mkdir(exist_ok=True)
+    source = Layout(layout)
+
+    def open_blob(wanted: Descriptor) -> Verified:
+        return Verified(source.blob(wanted), wanted)
+
+    return convert(
+        read_image(source, source.find(), AMD64),
+        open_blob,
+        folder / "out" / "template.tar.zst",
+        level=1,
+        limits=limits or Limits(),
+        spool=folder / "spool",
+        progress=Silence(),
+    )
+
+
+def read(template: Path) -> list[Entry]:
+    """Return a template's members in their order."""
+    return entries(decompressed(template))
+
+
+def decompressed(template: Path) -> bytes:
+    """Return a template's tar."""
+    engine = zstandard.ZstdDecompressor()
+    with template.open("rb") as file:
+        return engine.stream_reader(file, read_across_frames=True).read()
+
+
+def entries(plain: bytes) -> list[Entry]:
+    """Return a tar's members in their order."""
+    with tarfile.open(fileobj=io.BytesIO(plain), mode="r:", errorlevel=2) as archive:
+        return [_entry(archive, info) for info in archive]
+
+
+def _entry(archive: tarfile.TarFile, info: tarfile.TarInfo) -> Entry:
+    reader = archive.extractfile(info) if info.isreg() or info.islnk() else None
+    text = info.pax_headers.get("mtime")
+    return Entry(
+        os.fsencode(info.name) + b"/" * info.isdir(),
+        info.type,
+        info.mode,
+        (info.uid, info.gid),
+        int(Decimal(text) * 10**9) if text else int(info.mtime) * 10**9,
+        reader.read() if reader else b"",
+        os.fsencode(info.linkname),
+        (info.devmajor, info.devminor),
+        {
+            key.removeprefix(XATTR): os.fsencode(value)
+            for key, value in info.pax_headers.items()
+            if key.startswith(XATTR)
+        },
+    )
