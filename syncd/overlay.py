@@ -89,25 +89,31 @@ class Tree:
         Depth first, names sorted bytewise, except that `./dev` comes last: PVE excludes what
         is below it, so the content of a hard link has to stand elsewhere when it can.
         """
-        written: dict[int, bytes] = {}
-        waiting: list[tuple[bytes, Inode]] = [(b"./", self._root)]
-        while waiting:
-            path, inode = waiting.pop()
-            if id(inode) in written:
-                yield Entry(_link(inode.member, path, written[id(inode)]), inode.layer)
+        root = self._root
+        yield Entry(_renamed(root.member, b"./"), root.layer)
+        # Paths are kept per folder, never per name: symlinked parents make them longer than
+        # what the layers hold, and a folder may have a million names.
+        written: dict[int, tuple[bytes, bytes]] = {}
+        unfinished = [(b"./", root, iter(_in_order(root, last=b"dev")))]
+        while unfinished:
+            path, folder, names = unfinished[-1]
+            name = next(names, None)
+            if name is None:
+                unfinished.pop()
                 continue
-            if inode.names > 1:
-                written[id(inode)] = path
-            yield Entry(_renamed(inode.member, path), inode.layer)
-            if isinstance(inode, Directory):
-                names = sorted(inode.children, reverse=True)
-                if inode is self._root and b"dev" in inode.children:
-                    names.remove(b"dev")
-                    names.insert(0, b"dev")
-                for name in names:
-                    child = inode.children[name]
-                    slash = b"/" if isinstance(child, Directory) else b""
-                    waiting.append((path + name + slash, child))
+            inode = folder.children[name]
+            self._limits.check("path", len(path) + len(name) - 2, quote(path + name))
+            if id(inode) in written:
+                target = b"".join(written[id(inode)])
+                yield Entry(_link(inode.member, path + name, target), inode.layer)
+            elif isinstance(inode, Directory):
+                inside = path + name + b"/"
+                yield Entry(_renamed(inode.member, inside), inode.layer)
+                unfinished.append((inside, inode, iter(_in_order(inode))))
+            else:
+                if inode.names > 1:
+                    written[id(inode)] = path, name
+                yield Entry(_renamed(inode.member, path + name), inode.layer)
 
     def _hide(self, whiteouts: list[tuple[bytes, bytes]]) -> None:
         """Remove what the whiteouts name; all are resolved before the first takes effect."""
@@ -217,6 +223,15 @@ def _split(path: bytes) -> tuple[bytes, bytes]:
     if any(len(part) > _LONGEST_NAME for part in parts):
         raise ImageError(f"a part of {quote(path)} is longer than {_LONGEST_NAME} bytes")
     return (b"/".join(parts[:-1]), parts[-1]) if parts else (b"", b"")
+
+
+def _in_order(folder: Directory, last: bytes = b"") -> list[bytes]:
+    """Return a directory's names in the order of writing: bytewise, but `last` is last."""
+    names = sorted(folder.children)
+    if last in folder.children:
+        names.remove(last)
+        names.append(last)
+    return names
 
 
 def _implied_directory() -> Directory:
