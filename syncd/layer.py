@@ -112,23 +112,18 @@ class _Counted:
             pass
 
 
-def _decompressed(source: _Counted, compression: str) -> Iterator[bytes]:
+def _decompressed(source: _Counted, compression: str) -> Iterator[bytes | memoryview]:
     """Yield the plain bytes in chunks of bounded size, however well they were compressed."""
     if compression == "gzip":
         yield from _gunzip(source)
-        return
-    if compression == "zstd":
-        engine = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW_MAX)
-        plain: Reader = engine.stream_reader(
-            cast(IO[bytes], source), read_size=_READ, read_across_frames=True
-        )
+    elif compression == "zstd":
+        yield from _unzstd(source)
     else:
-        plain = source
-    while chunk := plain.read(_PLAIN):
-        yield chunk
+        while chunk := source.read(_PLAIN):
+            yield chunk
 
 
-def _gunzip(source: _Counted) -> Iterator[bytes]:
+def _gunzip(source: _Counted) -> Iterator[bytes | memoryview]:
     """Decompress every member of a gzip file (RFC 1952, section 2.2), trailers verified."""
     data = source.read(_READ)
     ended = False
@@ -147,6 +142,45 @@ def _gunzip(source: _Counted) -> Iterator[bytes]:
         raise ImageError("its gzip stream is cut short")
 
 
+def _unzstd(source: _Counted) -> Iterator[bytes | memoryview]:
+    """Decompress every frame of a zstd stream (RFC 8878, section 3).
+
+    The library ends in silence when the stream does, within a frame too.  So a frame of our own
+    follows the stream, and comes out whole only if the last one of the stream did.
+    """
+    engine = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW_MAX)
+    plain = engine.stream_reader(
+        cast(IO[bytes], _Sealed(source)), read_size=_READ, read_across_frames=True
+    )
+    held = b""
+    while chunk := plain.read(_PLAIN):
+        if len(chunk) < len(_SEAL):
+            chunk, held = held + chunk, b""
+        yield held
+        yield memoryview(chunk)[: -len(_SEAL)]
+        held = chunk[-len(_SEAL) :]
+    if held != _SEAL:
+        raise ImageError("its zstd stream is cut short")
+
+
+_SEAL = b"the stream before this was whole"
+_SEAL_FRAME = zstandard.ZstdCompressor(write_checksum=True).compress(_SEAL)
+
+
+class _Sealed:
+    """A zstd stream, and behind its end the frame that shows that it was whole."""
+
+    def __init__(self, source: _Counted) -> None:
+        self._source = source
+        self._seal = _SEAL_FRAME
+
+    def read(self, size: int) -> bytes:
+        data = self._source.read(size)
+        if not data:
+            data, self._seal = self._seal, b""
+        return data
+
+
 def _anonymous_file(folder: Path) -> BinaryIO:
     try:
         return cast(BinaryIO, tempfile.TemporaryFile(dir=folder, buffering=0))
@@ -157,7 +191,7 @@ def _anonymous_file(folder: Path) -> BinaryIO:
         ) from exc
 
 
-def _write(fd: int, chunk: bytes, spool: Path) -> None:
+def _write(fd: int, chunk: bytes | memoryview, spool: Path) -> None:
     view = memoryview(chunk)
     try:
         while view:
