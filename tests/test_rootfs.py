@@ -1,0 +1,265 @@
+"""What `syncd.rootfs` promises: the plan as one deterministic zstd file that every tar reads."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import subprocess
+import tempfile
+import threading
+import tracemalloc
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+import zstandard
+
+from syncd.errors import LimitError, StorageError
+from syncd.limits import Allowance, Limits
+from syncd.member import DIRECTORY, FILE, HARD_LINK, SYMLINK, Member
+from syncd.overlay import Entry
+from syncd.rootfs import FRAME_MAX, FRAME_MIN, Written, write
+from tests.templates import entries
+
+NOISE = os.urandom(10 << 20)
+
+
+def plan(*members: Member) -> list[Entry]:
+    """Return a plan of members of one layer."""
+    return [Entry(member, 0) for member in members]
+
+
+def regular(name: bytes, size: int, *extents: tuple[int, int, int]) -> Member:
+    """Return a file whose content is in the layer, from its start unless `extents` say more."""
+    whole = ((0, size, 0),) if size else ()
+    return Member(name, FILE, 0o644, 0, 0, 0, size=size, extents=extents or whole)
+
+
+@contextmanager
+def spooled(*contents: bytes) -> Iterator[list[int]]:
+    """Give file descriptors of these contents, one a layer."""
+    with ExitStack() as stack:
+        files = [stack.enter_context(tempfile.TemporaryFile(buffering=0)) for _ in contents]
+        for file, content in zip(files, contents, strict=True):
+            file.write(content)
+        yield [file.fileno() for file in files]
+
+
+def written(
+    entries: Sequence[Entry],
+    *contents: bytes,
+    level: int = 1,
+    threads: int | None = None,
+    limits: Limits | None = None,
+) -> tuple[bytes, Written]:
+    """Write a plan; return the bytes of the template and what was said of them."""
+    output, steps = io.BytesIO(), list[int]()
+    with spooled(*contents) as fds:
+        result = write(
+            entries,
+            fds,
+            output,
+            level=level,
+            allowance=Allowance(limits or Limits(), "unpacked", "the size of all files"),
+            advance=steps.append,
+            threads=threads,
+            with_diff_id=True,
+        )
+    assert sum(steps) == result.plain_size
+    return output.getvalue(), result
+
+
+def plain(template: bytes) -> bytes:
+    """Return a template's tar."""
+    engine = zstandard.ZstdDecompressor()
+    return engine.stream_reader(template, read_across_frames=True).read()
+
+
+MIXED = plan(
+    Member(b"./", DIRECTORY, 0o755, 0, 0, 0),
+    *(regular(b"./%04d" % i, i * 37, (0, i * 37, i)) for i in range(1, 600)),
+    regular(b"./large", len(NOISE)),
+    regular(b"./zeros", 9 << 20, (5 << 20, 100, 50)),
+    Member(b"./link", HARD_LINK, 0o644, 0, 0, 0, target=b"./0001"),
+)
+
+
+def test_content() -> None:
+    """Every member comes out with its content, holes as zeros, behind each other."""
+    found = {one.name: one for one in entries(plain(written(MIXED, NOISE)[0]))}
+    assert list(found) == [entry.member.name for entry in MIXED]
+    for i in range(1, 600):
+        assert found[b"./%04d" % i].content == NOISE[i : i + i * 37]
+    assert found[b"./large"].content == NOISE
+    zeros = bytearray(9 << 20)
+    zeros[5 << 20 : (5 << 20) + 100] = NOISE[50:150]
+    assert found[b"./zeros"].content == zeros
+    assert found[b"./link"].content == found[b"./0001"].content
+
+
+def test_contents_of_several_layers() -> None:
+    """Content is taken from the layer that the plan names."""
+    both = [Entry(regular(b"./a", 3), 1), Entry(regular(b"./b", 3), 0)]
+    found = entries(plain(written(both, b"low", b"top")[0]))
+    assert [one.content for one in found] == [b"top", b"low"]
+
+
+@pytest.mark.parametrize("level", [1, 3, 10])
+def test_deterministic(level: int) -> None:
+    """The same plan gives the same bytes, twice and with any number of threads."""
+    outputs = {written(MIXED, NOISE, level=level, threads=n)[0] for n in (1, 1, 2, 4, None)}
+    assert len(outputs) == 1
+
+
+def test_what_was_written() -> None:
+    """Sizes and digests are those of the file and of the tar in it."""
+    template, result = written(MIXED, NOISE)
+    tar = plain(template)
+    assert (result.size, result.plain_size) == (len(template), len(tar))
+    assert result.digest.encoded == hashlib.sha256(template).hexdigest()
+    assert result.diff_id
+    assert result.diff_id.encoded == hashlib.sha256(tar).hexdigest()
+
+
+def frames(template: bytes) -> list[bytes]:
+    """Return the plain content of each zstd frame."""
+    found = []
+    while template:
+        engine = zstandard.ZstdDecompressor().decompressobj()
+        found.append(engine.decompress(template))
+        assert zstandard.get_frame_parameters(template).has_checksum
+        template = engine.unused_data
+    return found
+
+
+def test_frames() -> None:
+    """The file is a row of frames with checksums, each but the last of bounded size."""
+    sizes = [len(frame) for frame in frames(written(MIXED, NOISE)[0])]
+    assert len(sizes) > 4
+    assert all(FRAME_MIN <= size <= FRAME_MAX for size in sizes[:-1])
+
+
+def test_change_moves_few_frames() -> None:
+    """After one small file has grown, nearly all frames are the same bytes."""
+    many = [regular(b"./%05d" % i, 20_000, (0, 20_000, i * 91)) for i in range(5000)]
+    before = frames(written(plan(*many), NOISE)[0])
+    many[2500] = regular(b"./02500", 33_000)
+    after = frames(written(plan(*many), NOISE)[0])
+    assert len(set(before) - set(after)) <= 1
+
+
+@pytest.mark.parametrize("size", [0, 1, 511, 512, 513, FRAME_MAX - 512, FRAME_MAX, FRAME_MAX + 1])
+def test_sizes(size: int) -> None:
+    """A file of any size is whole and padded, also where a frame is just full."""
+    found = entries(plain(written(plan(regular(b"./a", size), regular(b"./b", 3)), NOISE)[0]))
+    assert [one.content for one in found] == [NOISE[:size], NOISE[:3]]
+
+
+def test_no_members() -> None:
+    """A plan of nothing is an archive of nothing."""
+    assert plain(written([])[0]) == bytes(1024)
+
+
+def test_read_by_gnu_tar(tmp_path: Path) -> None:
+    """GNU tar, with PVE's options, extracts what the plan says; the zstd command finds it whole."""
+    tree = plan(
+        Member(b"./", DIRECTORY, 0o755, 0, 0, 0),
+        Member(b"./d/", DIRECTORY, 0o2751, 0, 0, 1_000_000_000_123_456_789),
+        regular(b"./d/" + b"n" * 200 + b"\xff", 1000),
+        Member(b"./d/e/", DIRECTORY, 0o700, 0, 0, -1_500_000_000),
+        Member(b"./d/e/f", SYMLINK, 0o777, 0, 0, 7, target=b"../../../etc"),
+        Member(b"./link", HARD_LINK, 0o644, 0, 0, 0, target=b"./d/" + b"n" * 200 + b"\xff"),
+        regular(b"./zeros", 6 << 20, (3 << 20, 5, 0)),
+    )
+    template = tmp_path / "t.tar.zst"
+    template.write_bytes(written(tree, NOISE)[0])
+    subprocess.run(["zstd", "--test", "--quiet", template], check=True)
+    root = tmp_path / "root"
+    root.mkdir()
+    keep = ["--numeric-owner", "--no-same-owner", "--acls", "--xattrs", "--skip-old-files"]
+    done = subprocess.run(
+        ["tar", "xpf", template, "--zstd", "--sparse", *keep, "-C", root],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr.count("implausibly old")) == (
+        0,
+        len(done.stderr.splitlines()),
+    )
+    top = os.fsencode(root)
+    long = top + b"/d/" + b"n" * 200 + b"\xff"
+    assert Path(os.fsdecode(long)).read_bytes() == NOISE[:1000]
+    assert os.path.samefile(long, top + b"/link")
+    assert (root / "d" / "e" / "f").readlink() == Path("../../../etc")
+    assert (root / "zeros").read_bytes() == bytes(3 << 20) + NOISE[:5] + bytes((3 << 20) - 5)
+    status = (root / "d").stat()
+    assert (status.st_mode & 0o7777, status.st_mtime_ns) == (0o2751, 1_000_000_000_123_456_789)
+    assert (root / "d" / "e").stat().st_mtime_ns == -1_500_000_000
+
+
+def test_memory() -> None:
+    """A file of 300 MiB takes no more memory than a few frames."""
+    large = plan(regular(b"./a", 300 << 20, (150 << 20, len(NOISE), 0)))
+    tracemalloc.start()
+    template, _ = written(large, NOISE, threads=2)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 60 << 20
+    assert len(template) < 11 << 20
+
+
+@pytest.mark.parametrize(
+    "tree",
+    [
+        plan(regular(b"./a", 600, (0, 1, 0)), regular(b"./b", 500, (0, 1, 0))),
+        plan(regular(b"./a", 1 << 59, (0, 1, 0))),
+    ],
+)
+def test_limit(tree: list[Entry]) -> None:
+    """Files that are too large together are refused, holes and all."""
+    with pytest.raises(LimitError, match=r"limits\.unpacked"):
+        written(tree, NOISE, limits=Limits(unpacked=1000))
+
+
+def test_full_disk() -> None:
+    """A disk that takes no more is a StorageError, and no thread is left behind."""
+    with (
+        Path("/dev/full").open("wb", buffering=0) as full,
+        spooled(NOISE) as fds,
+        pytest.raises(StorageError, match="No space left"),
+    ):
+        write(
+            MIXED,
+            fds,
+            full,
+            level=1,
+            allowance=Allowance(Limits(), "unpacked", "the size of all files"),
+            advance=lambda _: None,
+        )
+    assert not [one for one in threading.enumerate() if one.name.startswith("compress")]
+
+
+def test_shortened_spool() -> None:
+    """A spool file that lost its end is a StorageError, not a shorter file."""
+    with pytest.raises(StorageError, match="spool"):
+        written(plan(regular(b"./a", 1000)), NOISE[:999])
+
+
+def test_stop() -> None:
+    """Whoever is told of the progress may stop it."""
+
+    def stop(_: int) -> None:
+        raise KeyboardInterrupt
+
+    with spooled(NOISE) as fds, pytest.raises(KeyboardInterrupt):
+        write(
+            MIXED,
+            fds,
+            io.BytesIO(),
+            level=1,
+            allowance=Allowance(Limits(), "unpacked", "the size of all files"),
+            advance=stop,
+        )
