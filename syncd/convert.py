@@ -19,7 +19,7 @@ from typing import BinaryIO
 from syncd import rootfs
 from syncd.blobs import Layout, Verified
 from syncd.errors import StorageError
-from syncd.job import Progress
+from syncd.job import Advance, Progress
 from syncd.layer import Unpacked, unpack
 from syncd.limits import Allowance, Limits
 from syncd.manifest import Descriptor, Image, Layer, Reader, Source
@@ -76,15 +76,17 @@ def unpack_all(
     """Unpack each different layer once, several at a time; nothing stays open on a failure."""
     allowance = Allowance(limits, "unpacked", "the size of all layers")
 
-    def one(layer: Layer) -> Unpacked:
-        descriptor = layer.descriptor
-        advance = progress.begin("layer", str(descriptor.digest), descriptor.size)
-        with closing(open_blob(descriptor)) as blob:
+    def one(layer: Layer, advance: Advance) -> Unpacked:
+        with closing(open_blob(layer.descriptor)) as blob:
             return unpack(blob, layer, spool, limits=limits, allowance=allowance, advance=advance)
 
     different = {layer.diff_id: layer for layer in layers}
     with ThreadPoolExecutor(LAYERS_AT_A_TIME, thread_name_prefix="layer") as pool:
-        running = {diff_id: pool.submit(one, layer) for diff_id, layer in different.items()}
+        running = {}
+        for layer in different.values():
+            blob = layer.descriptor
+            advance = progress.begin("layer", str(blob.digest), blob.size)
+            running[layer.diff_id] = pool.submit(one, layer, advance)
         try:
             return {diff_id: future.result() for diff_id, future in running.items()}
         except BaseException:

@@ -26,7 +26,7 @@ from syncd.config import load
 from syncd.directory import DirectoryTarget
 from syncd.errors import ConfigError, SyncdError
 from syncd.event import BODY_MAX
-from syncd.job import Cause, Progress, Silence
+from syncd.job import Advance, Cause, Progress
 from syncd.ledger import Ledger
 from syncd.notify import Notices
 from syncd.reference import Reference
@@ -81,9 +81,18 @@ def targets_of(config: Config) -> dict[str, Target]:
     return targets
 
 
+class Logged:
+    """A progress told in the log: one event when a step of a job begins."""
+
+    def begin(self, step: str, subject: str, total: int | None) -> Advance:
+        """Log the step and its size in bytes."""
+        log.info(step, subject=subject, size=total)
+        return lambda _: None
+
+
 async def run(path: Path | None) -> None:
     """Run the daemon with the configuration at `path`; raise SyncdError when it cannot start."""
-    parts = assemble(load(path), lambda _: Silence())
+    parts = assemble(load(path), lambda _: Logged())
     sync, worker, ledger, notices = parts.sync, parts.worker, parts.ledger, parts.notices
     schedule = Schedule(sync, worker, ledger)
     api = Api(sync, worker, ledger, notices)
