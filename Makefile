@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check e2e bench lock clean
+.PHONY: demo test check e2e bench lock install clean
 .DELETE_ON_ERROR:
 
 $(VENV)/ready: requirements-dev.txt pyproject.toml
@@ -37,6 +37,17 @@ lock: $(VENV)/ready  ## pin the requirements again, to what is newest
 	  $(BIN)/pip-compile --quiet --upgrade --generate-hashes --allow-unsafe --strip-extras \
 	    --no-emit-index-url --no-emit-find-links --no-emit-options --no-header \
 	    -o $$extra pyproject.toml; done
+
+install: $(VENV)/ready  ## as root: into /opt/syncd, with the systemd units
+	rm -rf dist && $(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+	$(PYTHON) -m venv /opt/syncd
+	/opt/syncd/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
+	/opt/syncd/bin/pip install --quiet --disable-pip-version-check --no-deps --force-reinstall dist/*.whl
+	install -d -m 755 /etc/syncd
+	[ -e /etc/syncd/syncd.toml ] || install -m 644 config/syncd.toml /etc/syncd/syncd.toml
+	for secret in webhook-secret api-token; do [ -e /etc/syncd/$$secret ] || \
+	  (umask 077 && $(BIN)/python -c 'import secrets; print(secrets.token_urlsafe(32))' >/etc/syncd/$$secret); done
+	install -m 644 systemd/syncd.service systemd/syncd.socket /etc/systemd/system/
 
 clean:
 	rm -rf $(VENV) .demo .e2e dist
