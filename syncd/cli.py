@@ -17,6 +17,7 @@ from syncd.errors import ConfigError, SyncdError
 from syncd.job import Cause, Outcome, Result, Silence
 from syncd.reference import Reference
 from syncd.settings import Config
+from syncd.template import Format
 
 app = typer.Typer(
     name="syncd",
@@ -144,7 +145,7 @@ def convert(
         str, typer.Argument(help="A registry reference, oci:DIR[:TAG] or oci-archive:FILE[:TAG].")
     ],
     output: Annotated[Path, typer.Argument(help="The template file to write.")],
-    form: Annotated[str, typer.Option("--format", help="rootfs or oci.")] = "rootfs",
+    form: Annotated[Format, typer.Option("--format")] = Format.ROOTFS,
     platform: Annotated[str, typer.Option(metavar="OS/ARCH")] = "linux/amd64",
     level: Annotated[int, typer.Option(min=1, max=19, help="zstd's compression level.")] = 3,
     plain_http: Annotated[
@@ -154,20 +155,20 @@ def convert(
 ) -> None:
     """Turn an image into a template file."""
     from syncd import convert as conversion
+    from syncd import source as origins
     from syncd.manifest import read_image
     from syncd.reference import Platform
 
     config = load(chosen.path)
     wanted = Platform.parse(platform)
-    with (
-        conversion.opened(source, config, plain_http=plain_http) as (origin, top),
-        console.progress(quiet=as_json) as progress,
-    ):
+    origin, top = origins.named(source, config, plain_http=plain_http)
+    with console.progress(quiet=as_json) as progress:
         image = read_image(origin, top, wanted)
         written = conversion.convert(
             image,
-            conversion.verified(origin),
+            origins.verified(origin),
             output,
+            form=form,
             level=level,
             limits=config.limits.bounds(),
             spool=output.absolute().parent,

@@ -7,6 +7,7 @@ or not at all, whatever happens.
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import shutil
 import tempfile
@@ -16,17 +17,15 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from syncd import rootfs
-from syncd.blobs import Layout, Verified
+from syncd import ociarchive, rootfs
 from syncd.errors import StorageError
 from syncd.job import Advance, Progress
 from syncd.layer import Unpacked, unpack
 from syncd.limits import Allowance, Limits
-from syncd.manifest import Descriptor, Image, Layer, Reader, Source
+from syncd.manifest import Descriptor, Image, Layer, Reader
 from syncd.overlay import Tree
-from syncd.reference import Digest, Reference
-from syncd.registry import Registry
-from syncd.settings import Config
+from syncd.reference import Digest
+from syncd.template import Format
 
 LAYERS_AT_A_TIME = 4
 
@@ -39,15 +38,18 @@ def convert(
     open_blob: Open,
     output: Path,
     *,
+    form: Format = Format.ROOTFS,
     level: int,
     limits: Limits,
     spool: Path,
     progress: Progress,
 ) -> rootfs.Written:
-    """Write the image as a `rootfs` template to `output`, replacing what is there.
+    """Write the image as a template of the given format to `output`, replacing what is there.
 
-    `spool` is a folder with room for all layers, decompressed.  Raise ImageError for an image
-    that is not right, StorageError for a disk that refuses, and whatever `open_blob` raises.
+    What is returned describes the file as a whole, with the flattened tar's diff_id where the
+    format has use for it.  `spool` is a folder with room for all layers, decompressed.  Raise
+    ImageError for an image that is not right, StorageError for a disk that refuses, and whatever
+    `open_blob` raises.
     """
     limits.check("layers", len(image.layers), "the number of layers")
     with ExitStack() as stack:
@@ -60,14 +62,32 @@ def convert(
             tree.apply(layer.members)
         total = sum(entry.member.size for entry in tree.plan())
         with written_whole(output) as file:
-            return rootfs.write(
+            if form is Format.OCI:
+                ociarchive.begin(file, image)
+            written = rootfs.write(
                 tree.plan(),
                 [layer.fd for layer in in_order],
                 file,
                 level=level,
                 allowance=Allowance(limits, "unpacked", "the size of all files"),
                 advance=progress.begin("flatten", output.name, total),
+                with_diff_id=form is Format.OCI,
             )
+            if written.diff_id is None:
+                return written
+            return _archived(file, image, written, written.diff_id)
+
+
+def _archived(
+    file: BinaryIO, image: Image, layer: rootfs.Written, diff_id: Digest
+) -> rootfs.Written:
+    """Complete an OCI archive around its layer; return what the file is as a whole."""
+    descriptor = Descriptor(ociarchive.OCI_LAYER, layer.digest, layer.size)
+    size = ociarchive.finish(file, image, Layer(descriptor, diff_id))
+    # What stands before the layer is only known after it: so the whole is hashed once it is there.
+    file.seek(0)
+    digest = Digest("sha256", hashlib.file_digest(file, "sha256").hexdigest())
+    return rootfs.Written(size, layer.plain_size, digest, diff_id)
 
 
 def unpack_all(
@@ -95,34 +115,6 @@ def unpack_all(
                 if not future.cancelled() and future.exception() is None:
                     future.result().close()
             raise
-
-
-@contextmanager
-def opened(
-    source: str, config: Config, *, plain_http: bool = False
-) -> Iterator[tuple[Source, Descriptor]]:
-    """Open what a person named as a source; give it, and the descriptor of the image meant.
-
-    `oci:DIR[:TAG]` is an OCI image layout; anything else a registry reference, with or without
-    `docker://` in front.  Raise InvalidReferenceError, ImageError or RegistryError.
-    """
-    kind, _, rest = source.partition(":")
-    if kind == "oci":
-        folder, _, name = rest.partition(":")
-        layout = Layout(Path(folder))
-        yield layout, layout.find(name)
-        return
-    reference = Reference.parse(source.removeprefix("docker://")).with_default_tag()
-    settings = config.registry_for(reference.registry)
-    if plain_http:
-        settings = settings.model_copy(update={"plain_http": True})
-    registry = Registry(reference, settings)
-    yield registry, registry.resolve(reference)
-
-
-def verified(source: Source) -> Open:
-    """Return a way to open the layers of a source so that each reading verifies itself."""
-    return lambda descriptor: Verified(source.blob(descriptor), descriptor)
 
 
 @contextmanager
@@ -168,7 +160,7 @@ def written_whole(output: Path) -> Iterator[BinaryIO]:
     """Give a file to write that takes the name `output` only when all went well."""
     beside = output.with_name(f".{output.name}.{os.getpid()}.part")
     try:
-        with beside.open("wb") as file:
+        with beside.open("w+b") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

@@ -246,6 +246,7 @@ class Sync:
             image,
             lambda blob: cache.reader(blob, errand.registry.blob),
             folder / name,
+            form=form,
             level=errand.settings.compression_level,
             limits=self.config.limits.bounds(),
             spool=folder,
