@@ -28,6 +28,7 @@ from syncd.reference import Digest
 from syncd.template import Format
 
 LAYERS_AT_A_TIME = 4
+_READ = 1 << 20
 
 Open = Callable[[Descriptor], Reader]
 """Opens a layer's blob for one reading, verified at its end."""
@@ -86,7 +87,10 @@ def _archived(
     size = ociarchive.finish(file, image, Layer(descriptor, diff_id))
     # What stands before the layer is only known after it: so the whole is hashed once it is there.
     file.seek(0)
-    digest = Digest("sha256", hashlib.file_digest(file, "sha256").hexdigest())
+    hasher = hashlib.sha256()
+    while chunk := file.read(_READ):
+        hasher.update(chunk)
+    digest = Digest("sha256", hasher.hexdigest())
     return rootfs.Written(size, layer.plain_size, digest, diff_id)
 
 

@@ -81,6 +81,11 @@ class Parser:
                 self._position -= self._need
                 self._need = self._walk.send(b"")
 
+    def pass_over(self) -> int:
+        """Return how many of the next bytes are content that need not be fed, and skip them."""
+        passed, self._skip = self._skip, 0
+        return passed
+
     def close(self) -> None:
         """Tell the parser that the archive ended; raise ImageError if it was cut."""
         if self._pending or not self._between_members or 0 < self._skip < _LARGEST // 2:

@@ -18,6 +18,7 @@ from syncd.limits import Limits
 from syncd.manifest import Descriptor, read_image
 from syncd.reference import Platform
 from syncd.rootfs import Written
+from syncd.template import Format
 from tests.images import Content, write_layout
 
 AMD64 = Platform("linux", "amd64")
@@ -59,6 +60,7 @@ def convert_layout(layout: Path, folder: Path, limits: Limits | None = None) -> 
         read_image(source, source.find(), AMD64),
         open_blob,
         folder / "out" / "template.tar.zst",
+        form=Format.ROOTFS,
         level=1,
         limits=limits or Limits(),
         spool=folder / "spool",
