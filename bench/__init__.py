@@ -1,0 +1,1 @@
+"""Speed and memory of syncd against its peers, measured on this machine in one run."""
