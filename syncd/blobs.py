@@ -1,9 +1,9 @@
 """Blobs on disk: OCI image layouts, read as a source and kept as the layer cache.
 
-The cache is a valid OCI image layout at every moment: a blob appears under its digest only when
-it is complete and verified, and `index.json` names only images whose blobs are there.  Other
-tools can read it; nothing but this module writes it.  Blobs are verified again on every reading,
-and one that has gone bad is dropped, so the cache never waits for a disk to flush.
+The cache is an OCI image layout: a blob appears under its digest only when it is complete and
+verified, and `index.json` is given only names of images whose blobs are there.  Other tools can
+read it; nothing but this module writes it.  Blobs are verified again on every reading, and one
+that has gone bad is dropped to be fetched anew, so the cache never waits for a disk to flush.
 
 Source: https://github.com/opencontainers/image-spec/blob/main/image-layout.md
 """
@@ -13,10 +13,10 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -53,7 +53,10 @@ class Verified:
 
     def read(self, size: int, /) -> bytes:
         """Return the next bytes; raise VerificationError once they cannot be the promised ones."""
-        data = self._source.read(min(size, self._left + 1))
+        try:
+            data = self._source.read(min(size, self._left + 1))
+        except OSError as exc:
+            raise StorageError(f"blob {self._wanted.digest} cannot be read: {exc}") from exc
         self._hasher.update(data)
         self._left -= len(data)
         if self._left < 0 or (not data and self._left):
@@ -96,6 +99,8 @@ class Layout:
             file = self._path(wanted.digest).open("rb", buffering=0)
         except FileNotFoundError as exc:
             raise ImageError(f"{self.folder} lacks the blob {wanted.digest}") from exc
+        except OSError as exc:
+            raise StorageError(f"blob {wanted.digest} cannot be read: {exc}") from exc
         file.seek(offset)
         return file
 
@@ -174,19 +179,24 @@ class Cache(Layout):
             self._shrink([*entries, entry])
 
     def _entries(self) -> list[dict[str, Any]]:
-        entries: list[dict[str, Any]] = parse_json(
-            self._read(self.folder / "index.json"), f"{self.folder}/index.json"
-        )["manifests"]
-        return entries
+        """Return what the index names: nothing when it was damaged, say by a power cut."""
+        path = self.folder / "index.json"
+        try:
+            entries = parse_json(self._read(path), str(path))["manifests"]
+            return [entry for entry in entries if entry["annotations"][REF_NAME]]
+        except (ImageError, KeyError, TypeError):
+            return []
 
     def _shrink(self, entries: list[dict[str, Any]]) -> None:
         """Write the index without the images that do not fit, then remove what none names.
 
-        The last entry is the image just brought; it stays even if it alone is too large.
+        The last entry is the image just brought; it stays even if it alone is too large.  An
+        image of which something is gone, evicted or found bad meanwhile, loses its name.
         """
         blobs = {entry["digest"]: self._blobs_of(entry) for entry in entries}
         newest = entries[-1]["digest"]
-        by_use = sorted(entries, key=lambda entry: self._used(entry["digest"], newest))
+        whole = [entry for entry in entries if blobs[entry["digest"]]]
+        by_use = sorted(whole, key=lambda entry: self._used(entry["digest"], newest))
         sizes = {name: size for needed in blobs.values() for name, size in needed.items()}
         while len(by_use) > 1:
             needed = set().union(*(blobs[entry["digest"]] for entry in by_use))
@@ -199,27 +209,33 @@ class Cache(Layout):
         now = time.time()
         # A young blob that no image names, known or dropped, belongs to a job under way.
         for blob in self.folder.glob("blobs/*/*"):
-            young = now - blob.stat().st_mtime < _SETTLING and blob not in sizes
-            if blob not in needed and not young:
+            if blob not in needed and (blob in sizes or _older(blob, now - _SETTLING)):
                 blob.unlink(missing_ok=True)
         for part in self._ingest.iterdir():
-            if now - part.stat().st_mtime > _STALE:
+            if _older(part, now - _STALE):
                 part.unlink(missing_ok=True)
 
     def _blobs_of(self, entry: dict[str, Any]) -> dict[Path, int]:
-        """Return the blobs that an image of the index needs, with their sizes in bytes."""
-        top = Descriptor.parse(entry, "index.json")
-        document = parse_document(self.document(top), top)
-        wanted = [top]
-        if isinstance(document, Manifest):
-            wanted += [document.config, *document.layers]
-        return {self._path(one.digest): one.size for one in wanted}
+        """Return the blobs that an image of the index needs, with their sizes in bytes.
+
+        Nothing when one of them is not here.
+        """
+        try:
+            top = Descriptor.parse(entry, "index.json")
+            document = parse_document(self.document(top), top)
+        except ImageError:
+            return {}
+        below = (document.config, *document.layers) if isinstance(document, Manifest) else ()
+        blobs = {self._path(one.digest): one.size for one in (top, *below)}
+        try:
+            return blobs if all(path.stat().st_size == blobs[path] for path in blobs) else {}
+        except FileNotFoundError:
+            return {}
 
     def _used(self, digest: str, newest: str) -> float:
         """Return when an image was last brought or found present, as seconds since the epoch."""
-        return (
-            float("inf") if digest == newest else self._path(Digest.parse(digest)).stat().st_mtime
-        )
+        path = self._path(Digest.parse(digest))
+        return float("inf") if digest == newest else path.stat().st_mtime
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -252,23 +268,30 @@ class _Kept(Verified):
         self._place = path
         self._have = os.fstat(part.fileno()).st_size
         self._at = 0
-        self._complete = False
-        super().__init__(_Resumed(part, self._have, lambda: fetch(wanted, self._have)), wanted)
+        self._done = False
+
+        def rest() -> Reader:  # never asks a source for nothing: HTTP has status 416 for that
+            return fetch(wanted, self._have) if self._have < wanted.size else BytesIO()
+
+        super().__init__(_Resumed(part, self._have, rest), wanted)
 
     def read(self, size: int, /) -> bytes:
-        with _disk(self._place.parent):
-            try:
-                data = super().read(size)
-            except VerificationError:
+        try:
+            data = super().read(size)
+        except VerificationError:
+            with _disk(self._place.parent):
                 self._part.truncate(0)
-                raise
-            self._at += len(data)
-            if not data and not self._complete:
+            raise
+        self._at += len(data)
+        with _disk(self._place.parent):
+            if self._at > self._have:
+                rest = memoryview(data)
+                while rest:
+                    rest = rest[self._part.write(rest) :]
+            if not data and not self._done:
                 Path(self._part.name).replace(self._place)
-                self._complete = True
-            elif self._at > self._have:
-                self._part.write(data)
-            return data
+                self._done = True
+        return data
 
     def close(self) -> None:
         super().close()
@@ -299,6 +322,14 @@ class _Resumed:
             self._rest.close()
 
 
+def _older(path: Path, moment: float) -> bool:
+    """Tell whether a file was last written before `moment`; not so one that is gone by now."""
+    try:
+        return path.stat().st_mtime < moment
+    except FileNotFoundError:
+        return False
+
+
 def _index(entries: list[dict[str, Any]]) -> bytes:
     document = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries}
     return json.dumps(document, indent=1).encode()
@@ -306,7 +337,7 @@ def _index(entries: list[dict[str, Any]]) -> bytes:
 
 def _replace(path: Path, content: bytes) -> None:
     """Write a small file so that a reader sees the old or the new one, never a part."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_native_id()}")
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
     beside.write_bytes(content)
     beside.replace(path)
 

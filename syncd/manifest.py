@@ -113,7 +113,9 @@ class Descriptor:
             ) from None
 
     def verify(self, content: bytes) -> bytes:
-        """Return `content` if its size and digest are the promised ones."""
+        """Return a document's `content` if its size and digest are the promised ones."""
+        if max(self.size, len(content)) > DOCUMENT_MAX:
+            raise LimitError(f"document {self.digest} has more than {DOCUMENT_MAX} bytes")
         if len(content) != self.size:
             raise VerificationError(f"{self.digest} has {len(content)} bytes, not {self.size}")
         if Digest.of(content, self.digest.algorithm) != self.digest:
