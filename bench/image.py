@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import gzip
-import hashlib
 import io
 import random
 import tarfile
@@ -34,40 +33,42 @@ def rebuilt(root: Path, size: int = SIZE, layers: int = LAYERS) -> list[images.L
 def small_layer() -> images.Layer:
     """Return a layer of a few files, a megabyte together."""
     noise = random.Random(7)
-    members = {f"opt/app/{n}": noise.randbytes(100_000) for n in range(10)}
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w") as archive:
-        for name, content in members.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            archive.addfile(member, io.BytesIO(content))
-    return images.layer_of(out.getvalue())
+    members = []
+    for number in range(10):
+        member = tarfile.TarInfo(f"opt/app/{number}")
+        member.size = 100_000
+        members.append((member, noise.randbytes(member.size)))
+    return images.layer_of(_tar(members))
 
 
 def _cut(root: Path, size: int, layers: int, changed: float) -> Iterator[bytes]:
     """Yield the plain tars, one a layer."""
     chance = random.Random(1)
+    members: list[tuple[tarfile.TarInfo, bytes]] = []
+    held = done = 0
     with tarfile.open(root) as source:
-        out = io.BytesIO()
-        target = tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT)
-        done = 0
         for member in source:
-            if done + out.tell() > size:
-                break
             content = source.extractfile(member) if member.isreg() else None
             data = content.read() if content else b""
             if changed and (member.isdir() or chance.random() < changed):
                 member.mtime += 7 * 86400
                 data = bytes(reversed(data[:64])) + data[64:]
-            target.addfile(member, io.BytesIO(data))
-            if out.tell() > size // layers:
-                target.close()
-                done += out.tell()
-                yield out.getvalue()
-                out = io.BytesIO()
-                target = tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT)
-        target.close()
-        yield out.getvalue()
+            members.append((member, data))
+            held += len(data)
+            if held > size // layers:
+                yield _tar(members)
+                done, held, members = done + held, 0, []
+            if done + held > size:
+                break
+    yield _tar(members)
+
+
+def _tar(members: list[tuple[tarfile.TarInfo, bytes]]) -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        for member, data in members:
+            archive.addfile(member, io.BytesIO(data))
+    return out.getvalue()
 
 
 def _compressed(tars: Iterator[bytes]) -> list[images.Layer]:
@@ -79,8 +80,3 @@ def _compressed(tars: Iterator[bytes]) -> list[images.Layer]:
 
 def _gzip(plain: bytes) -> bytes:
     return gzip.compress(plain, 6, mtime=0)
-
-
-def fingerprint(layers: list[images.Layer]) -> str:
-    """Return one digest of all layers, to tell images apart."""
-    return hashlib.sha256(b"".join(images.digest(one.stored).encode() for one in layers)).hexdigest()

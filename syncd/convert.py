@@ -57,7 +57,7 @@ def convert(
         layers = unpack_all(image.layers, open_blob, limits, spool, progress)
         for layer in layers.values():
             stack.enter_context(layer)
-        in_order = [layers[layer.diff_id] for layer in image.layers]
+        in_order = [layers[layer] for layer in image.layers]
         tree = Tree(limits)
         for layer in in_order:
             tree.apply(layer.members)
@@ -96,7 +96,7 @@ def _archived(
 
 def unpack_all(
     layers: tuple[Layer, ...], open_blob: Open, limits: Limits, spool: Path, progress: Progress
-) -> dict[Digest, Unpacked]:
+) -> dict[Layer, Unpacked]:
     """Unpack each different layer once, several at a time; nothing stays open on a failure."""
     allowance = Allowance(limits, "unpacked", "the size of all layers")
 
@@ -104,15 +104,14 @@ def unpack_all(
         with closing(open_blob(layer.descriptor)) as blob:
             return unpack(blob, layer, spool, limits=limits, allowance=allowance, advance=advance)
 
-    different = {layer.diff_id: layer for layer in layers}
     with ThreadPoolExecutor(LAYERS_AT_A_TIME, thread_name_prefix="layer") as pool:
         running = {}
-        for layer in different.values():
+        for layer in dict.fromkeys(layers):
             blob = layer.descriptor
             advance = progress.begin("layer", str(blob.digest), blob.size)
-            running[layer.diff_id] = pool.submit(one, layer, advance)
+            running[layer] = pool.submit(one, layer, advance)
         try:
-            return {diff_id: future.result() for diff_id, future in running.items()}
+            return {layer: future.result() for layer, future in running.items()}
         except BaseException:
             pool.shutdown(cancel_futures=True)
             for future in running.values():
@@ -174,4 +173,5 @@ def written_whole(output: Path) -> Iterator[BinaryIO]:
             f"{output} cannot be written: {exc.strerror}", "check its permissions and free space"
         ) from exc
     finally:
-        beside.unlink(missing_ok=True)
+        with suppress(OSError):  # it took the name, or could never be made
+            beside.unlink()

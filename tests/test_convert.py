@@ -1,0 +1,324 @@
+"""What `syncd.convert` promises: the template appears complete and right, or not at all."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from syncd.blobs import Layout, Verified
+from syncd.convert import convert
+from syncd.errors import ImageError, LimitError, StorageError, VerificationError
+from syncd.job import Advance, Silence, StoppedError
+from syncd.limits import Limits
+from syncd.manifest import read_image
+from tests.archives import (
+    directory,
+    file,
+    hardlink,
+    member,
+    opaque,
+    symlink,
+    tar,
+    whiteout,
+)
+from tests.images import (
+    Content,
+    Layer,
+    digest,
+    document,
+    image,
+    index,
+    layer,
+    layer_of,
+    write_layout,
+)
+from tests.templates import AMD64, flatten, read
+
+BASE = layer(
+    directory("bin"),
+    file("bin/ping", b"\x7fELF", mode=0o755, xattrs={"security.capability": b"\1\0\0\2\0 \0"}),
+    hardlink("bin/ping6", "bin/ping"),
+    directory("etc", mtime=1_500_000_000_123_456_789),
+    file("etc/hosts", b"old"),
+    file(b"etc/caf\xe9", b"latin", uid=1 << 31, gid=(1 << 32) - 2),
+    member("dev/null", b"3", device=(1, 3), mode=0o666),
+    symlink("lib", "usr/lib"),
+    file("usr/lib/so", b"so", mtime=-1),
+    file("var/gone/deep", b"x"),
+)
+TOP = layer(
+    whiteout("bin/ping"),
+    whiteout("var/gone"),
+    opaque("etc"),
+    file("etc/hosts", b"new"),
+    file("lib/added", b"added"),
+    compression="zstd",
+)
+
+
+def lines(template: Path) -> list[str]:
+    """Return a template's names in order, with content, a link's target, or an empty string."""
+    return [
+        f"{one.name.decode('latin-1')} {(one.target or one.content).decode('latin-1')}".rstrip()
+        for one in read(template)
+    ]
+
+
+def open_files() -> int:
+    """Return how many descriptors this process has."""
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
+FLAT = [
+    "./",
+    "./bin/",
+    "./bin/ping6 \x7fELF",
+    "./etc/",
+    "./etc/hosts new",
+    "./lib usr/lib",
+    "./usr/",
+    "./usr/lib/",
+    "./usr/lib/added added",
+    "./usr/lib/so so",
+    "./var/",
+    "./dev/",
+    "./dev/null",
+]
+
+
+@pytest.mark.parametrize("docker", [False, True], ids=["OCI", "Docker"])
+@pytest.mark.parametrize("compression", ["", "gzip", "zstd"])
+def test_images(docker: bool, compression: str, tmp_path: Path) -> None:
+    """OCI and Docker images, in an index or not, compressed in any way, give the same tree."""
+    base, top = (layer_of(one.plain, compression) for one in (BASE, TOP))
+    alone = image(base, top, docker=docker)
+    other = image(BASE, docker=docker, platform="linux/arm64")
+    assert lines(flatten(alone, tmp_path)) == FLAT
+    whole = index(other, alone, docker=docker, attestation=True)
+    assert lines(flatten(whole, tmp_path)) == FLAT
+
+
+def test_metadata(tmp_path: Path) -> None:
+    """Owners, times, modes, device numbers and attributes come through."""
+    found = {one.name: one for one in read(flatten(image(BASE), tmp_path))}
+    assert found[b"./bin/ping"].xattrs == {"security.capability": b"\1\0\0\2\0 \0"}
+    assert found[b"./bin/ping"].mode == 0o755
+    assert found[b"./etc/"].mtime == 1_500_000_000_123_456_789
+    assert found[b"./etc/caf\xe9"].owner == (1 << 31, (1 << 32) - 2)
+    assert found[b"./usr/lib/so"].mtime == -1
+    assert found[b"./dev/null"].device == (1, 3)
+    assert (found[b"./bin/ping6"].kind, found[b"./bin/ping6"].target) == (b"1", b"./bin/ping")
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (image(), ["./"]),
+        (image(layer()), ["./"]),
+        (image(layer_of(b""), layer_of(b"", "zstd"), layer_of(b"", "")), ["./"]),
+        (image(layer(), BASE, layer(), TOP, layer()), FLAT),
+        (image(BASE, TOP, BASE, TOP), FLAT),
+    ],
+)
+def test_empty_and_repeated_layers(content: Content, expected: list[str], tmp_path: Path) -> None:
+    """Layers may be empty, and may come again."""
+    assert lines(flatten(content, tmp_path)) == expected
+
+
+def test_deterministic(tmp_path: Path) -> None:
+    """The same image gives the same bytes, however its layers were compressed and stored."""
+    outputs = set()
+    for number, compression in enumerate(("", "gzip", "zstd", "gzip")):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        layers = [layer_of(one.plain, compression) for one in (BASE, TOP)]
+        outputs.add(flatten(image(*layers, docker=bool(number % 2)), folder).read_bytes())
+    assert len(outputs) == 1
+
+
+def test_replaces(tmp_path: Path) -> None:
+    """What stood at the output is replaced, once the new one is complete."""
+    template = flatten(image(BASE, TOP), tmp_path)
+    before = template.read_bytes()
+    with pytest.raises(ImageError):
+        flatten(image(layer(hardlink("a", "b"))), tmp_path)
+    assert template.read_bytes() == before
+    assert lines(flatten(image(layer()), tmp_path)) == ["./"]
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["template.tar.zst"]
+
+
+def altered(content: Content, change: dict[str, object]) -> Content:
+    """Return an image with other fields in its manifest."""
+    return document(content.document | change, content.blobs)
+
+
+def lying(*layers: Layer, about: list[bytes]) -> Content:
+    """Return an image whose config promises the diff_ids of these tars instead."""
+    pairs = zip(layers, about, strict=True)
+    return image(*[Layer(one.stored, plain, one.compression) for one, plain in pairs])
+
+
+def without(content: Content, *keys: str) -> Content:
+    """Return an image that lost blobs."""
+    return Content(content.descriptor, {k: v for k, v in content.blobs.items() if k not in keys})
+
+
+def swapped(content: Content, key: str, blob: bytes) -> Content:
+    """Return an image with other bytes in a blob."""
+    return Content(content.descriptor, content.blobs | {key: blob})
+
+
+SIMPLE = image(BASE, TOP)
+BASE_KEY, CONFIG_KEY = digest(BASE.stored), SIMPLE.document["config"]["digest"]
+
+
+@pytest.mark.parametrize(
+    ("content", "error", "message"),
+    [
+        (without(SIMPLE, BASE_KEY), ImageError, "lacks the blob"),
+        (without(SIMPLE, CONFIG_KEY), ImageError, "does not exist"),
+        (without(SIMPLE, SIMPLE.digest), ImageError, "does not exist"),
+        (swapped(SIMPLE, BASE_KEY, TOP.stored), VerificationError, "bytes|content"),
+        (swapped(SIMPLE, BASE_KEY, BASE.stored[:-1]), VerificationError, "fewer"),
+        (swapped(SIMPLE, BASE_KEY, BASE.stored + b"\0"), VerificationError, "more"),
+        (swapped(SIMPLE, CONFIG_KEY, b"{}"), VerificationError, "bytes"),
+        (swapped(SIMPLE, SIMPLE.digest, b"{}"), VerificationError, "bytes"),
+        (lying(BASE, about=[TOP.plain]), VerificationError, "diff_id"),
+        (lying(BASE, TOP, about=[TOP.plain, TOP.plain]), VerificationError, "diff_id"),
+        (lying(TOP, BASE, about=[TOP.plain, TOP.plain]), VerificationError, "diff_id"),
+        (image(layer(hardlink("a", "b"))), ImageError, "no target"),
+        (image(BASE, layer(file("../../etc/passwd"))), ImageError, "climbs"),
+        (image(layer(file("a")), layer(file("a/b"))), ImageError, "not a directory"),
+        (image(layer_of(tar(file("a", b"x" * 99))[:600])), ImageError, "cut short"),
+        (image(layer_of(b"no tar" * 999)), ImageError, "tar header"),
+        (image(Layer(BASE.stored[:-9], BASE.plain, "gzip")), ImageError, "gzip"),
+        (image(Layer(BASE.plain, BASE.plain, "gzip")), ImageError, "gzip"),
+        (image(Layer(BASE.stored, BASE.plain, "zstd")), ImageError, "zstd"),
+        (image(Layer(BASE.stored, BASE.plain, "")), ImageError, "tar header"),
+        (image(Layer(BASE.stored, BASE.plain, "xz")), ImageError, "media type"),
+        (altered(SIMPLE, {"layers": SIMPLE.document["layers"][:1]}), ImageError, "names 2 layers"),
+    ],
+)
+def test_refused(content: Content, error: type[ImageError], message: str, tmp_path: Path) -> None:
+    """An image that is not right leaves the output folder empty, whatever is wrong."""
+    open_before = open_files()
+    with pytest.raises(error, match=message):
+        flatten(content, tmp_path)
+    assert list((tmp_path / "out").iterdir()) == []
+    assert list((tmp_path / "spool").iterdir()) == []
+    assert open_files() == open_before
+
+
+@pytest.mark.parametrize(
+    ("content", "limits", "bound"),
+    [
+        (image(BASE, TOP, TOP), Limits(layers=2), "layers"),
+        (image(BASE, TOP), Limits(entries=len(FLAT)), "entries"),
+        (image(BASE), Limits(path=12), "path"),
+        (image(BASE), Limits(header=20), "header"),
+        (image(BASE, TOP), Limits(unpacked=len(BASE.plain)), "unpacked"),
+        (
+            image(layer(file("a", bytes(60_000)), *(file(f"{i}") for i in range(9))), layer()),
+            Limits(unpacked=60_000),
+            "unpacked",
+        ),
+        (
+            image(layer(file("a", records={"GNU.sparse.size": "9999999"}))),
+            Limits(unpacked=1 << 20),
+            "unpacked",
+        ),
+    ],
+)
+def test_limits(content: Content, limits: Limits, bound: str, tmp_path: Path) -> None:
+    """An image beyond a bound is refused with the bound's name, and leaves nothing."""
+    with pytest.raises(LimitError, match=rf"limits\.{bound}"):
+        flatten(content, tmp_path, limits)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["none/out", "file/out", "n" * 255, "folder", "n" * 240 + "/o"])
+def test_unwritable_output(name: str, tmp_path: Path) -> None:
+    """An output that cannot be written is a StorageError that names it, and nothing is left."""
+    (tmp_path / "file").touch()
+    (tmp_path / "folder").mkdir()
+    layout = Layout(write_layout(tmp_path / "layout", {"": SIMPLE}))
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(StorageError, match=name):
+        convert(
+            read_image(layout, layout.find(), AMD64),
+            lambda wanted: Verified(layout.blob(wanted), wanted),
+            tmp_path / name,
+            level=1,
+            limits=Limits(),
+            spool=tmp_path,
+            progress=Silence(),
+        )
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+class Stopping:
+    """A progress that stops the work at a step."""
+
+    def __init__(self, step: str) -> None:
+        self._step = step
+
+    def begin(self, step: str, subject: str, total: int | None) -> Advance:
+        """Stop at once if it is the step."""
+
+        def advance(_: int) -> None:
+            if step == self._step:
+                raise StoppedError("the daemon is stopping")
+
+        return advance
+
+
+@pytest.mark.parametrize("step", ["layer", "flatten"])
+def test_stop(step: str, tmp_path: Path) -> None:
+    """Stopped midway, a conversion leaves nothing: no file, no thread, no descriptor."""
+    layout = Layout(write_layout(tmp_path / "layout", {"": SIMPLE}))
+    (tmp_path / "out").mkdir()
+    open_before = open_files()
+    with pytest.raises(StoppedError):
+        convert(
+            read_image(layout, layout.find(), AMD64),
+            lambda wanted: Verified(layout.blob(wanted), wanted),
+            tmp_path / "out" / "o",
+            level=1,
+            limits=Limits(),
+            spool=tmp_path,
+            progress=Stopping(step),
+        )
+    assert list((tmp_path / "out").iterdir()) == []
+    assert open_files() == open_before
+    assert not [one for one in threading.enumerate() if one.name.startswith(("layer", "compress"))]
+
+
+MEASURE = """
+import resource, sys
+from pathlib import Path
+from tests.templates import convert_layout
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+convert_layout(Path(sys.argv[1]), Path(sys.argv[2]))
+print(before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+@pytest.mark.parametrize("compression", ["gzip", "zstd"])
+def test_memory(compression: str, tmp_path: Path) -> None:
+    """A layer of 300 MiB, a file of zeros, takes memory for a few frames."""
+    large = layer(file("a", bytes(300 << 20)), file("b", b"end"), compression=compression)
+    layout = write_layout(tmp_path / "layout", {"": image(large)})
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURE, layout, tmp_path],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).parents[1],
+    )
+    before, after = map(int, done.stdout.split())
+    assert after - before < 70 << 10
+    assert read(tmp_path / "out" / "template.tar.zst")[-1].content == b"end"
