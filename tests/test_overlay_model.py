@@ -195,7 +195,8 @@ TARGETS = st.one_of(
     st.sampled_from(["..", "../a", "/", ".", "a/../b", "../../dev/b"]),
 )
 CHANGES = st.one_of(
-    st.builds(Change, st.sampled_from(["file", "directory", "directory", "whiteout"]), PATHS),
+    st.builds(Change, st.sampled_from(["directory", "directory", "whiteout", "whiteout"]), PATHS),
+    st.builds(Change, st.sampled_from(["file", "directory", "directory"]), PATHS),
     st.builds(Change, st.just("opaque"), st.one_of(st.just(""), PATHS)),
     st.builds(Change, st.just("symlink"), PATHS, TARGETS),
     st.builds(Change, st.just("hardlink"), PATHS, PATHS),
@@ -210,15 +211,17 @@ STACKS = st.lists(st.lists(CHANGES, max_size=7), max_size=4)
 @example([[Change("symlink", "a", "b"), Change("file", "a/a")], [Change("whiteout", "a/a")]])
 @example([[Change("file", "dev/a"), Change("hardlink", "b", "dev/a")], [Change("opaque", "")]])
 def test_model(stack: list[list[Change]]) -> None:
-    """Syncd and the model take the same stacks, and make the same trees of them."""
+    """Syncd and the model take the same layers, and make the same trees of them."""
     model = Model()
     labels = iter(range(1, 1000))
     layers = [[(next(labels), change) for change in layer] for layer in stack]
-    try:
-        for layer in layers:
+    for number, layer in enumerate(layers):
+        before = model.lines()
+        try:
             model.apply(layer)
-    except RefusedError:
-        with pytest.raises(ImageError):
-            planned(layers)
-        return
+        except RefusedError:
+            assert planned(layers[:number]) == before
+            with pytest.raises(ImageError):
+                planned(layers[: number + 1])
+            return
     assert planned(layers) == model.lines()
