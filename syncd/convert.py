@@ -99,10 +99,19 @@ def unpack_all(
 ) -> dict[Layer, Unpacked]:
     """Unpack each different layer once, several at a time; nothing stays open on a failure."""
     allowance = Allowance(limits, "unpacked", "the size of all layers")
+    metadata = Allowance(limits, "metadata", "the metadata of all layers")
 
     def one(layer: Layer, advance: Advance) -> Unpacked:
         with closing(open_blob(layer.descriptor)) as blob:
-            return unpack(blob, layer, spool, limits=limits, allowance=allowance, advance=advance)
+            return unpack(
+                blob,
+                layer,
+                spool,
+                limits=limits,
+                allowance=allowance,
+                metadata=metadata,
+                advance=advance,
+            )
 
     with ThreadPoolExecutor(LAYERS_AT_A_TIME, thread_name_prefix="layer") as pool:
         running = {}

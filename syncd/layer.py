@@ -58,16 +58,18 @@ def unpack(
     *,
     limits: Limits,
     allowance: Allowance,
+    metadata: Allowance,
     advance: Callable[[int], None],
 ) -> Unpacked:
     """Decompress `blob` into an anonymous file in the folder `spool`.
 
-    `blob` verifies itself when it is read to its end, which this always does.  `advance` is told
-    the bytes read from it.  Raise ImageError (and its kinds) for a layer that is not what it
+    `blob` verifies itself when it is read to its end, which this always does.  `allowance` is used
+    up by the plain bytes, `metadata` by what is held of the members.  `advance` is told the bytes
+    read from `blob`.  Raise ImageError (and its kinds) for a layer that is not what it
     should be, StorageError for a disk that does not take it, and whatever `blob` raises.
     """
     source = _Counted(blob, advance)
-    parser = Parser(limits)
+    parser = Parser(limits, metadata)
     hasher = layer.diff_id.hasher()
     with _anonymous_file(spool) as file:
         try:

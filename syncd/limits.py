@@ -19,11 +19,14 @@ class Limits:
     layers: int = 500
     """Layers of an image."""
     entries: int = 2_000_000
-    """Members of all layers together."""
+    """Members of all layers together, and the directories that they imply."""
     path: int = 4095
     """Bytes of one path or link target: PATH_MAX without its NUL (linux/limits.h)."""
     header: int = 1 << 20
     """Bytes of one PAX header or GNU long name, as in Go's archive/tar (`maxSpecialFileSize`)."""
+    metadata: int = 256 << 20
+    """Bytes of the names, link targets, attributes and sparse maps of all layers together: what
+    is held in memory, 2,000,000 members of ordinary images among it."""
     unpacked: int = 64 << 30
     """Bytes of all layers together once decompressed, and of all files once written out."""
 

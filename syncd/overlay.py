@@ -71,8 +71,7 @@ class Tree:
         whiteouts: list[tuple[bytes, bytes]] = []
         others: list[tuple[bytes, bytes, Member]] = []
         for member in members:
-            self._entries += 1
-            self._limits.check("entries", self._entries, "the number of members in all layers")
+            self._count()
             parent, name = _split(member.name)
             if name.startswith(_WHITEOUT):
                 whiteouts.append((parent, name))
@@ -114,6 +113,11 @@ class Tree:
                 if inode.names > 1:
                     written[id(inode)] = path, name
                 yield Entry(_renamed(inode.member, path + name), inode.layer)
+
+    def _count(self) -> None:
+        """Bound what the tree may hold: members, and directories that they imply."""
+        self._entries += 1
+        self._limits.check("entries", self._entries, "the number of members in all layers")
 
     def _hide(self, whiteouts: list[tuple[bytes, bytes]]) -> None:
         """Remove what the whiteouts name; all are resolved before the first takes effect."""
@@ -197,6 +201,8 @@ class Tree:
             if inode is None:
                 if not create:
                     return None
+                self._count()
+                _check_length(name, path)
                 inode = trail[-1].children[name] = _implied_directory()
             if isinstance(inode, Directory):
                 trail.append(inode)
@@ -220,9 +226,14 @@ def _split(path: bytes) -> tuple[bytes, bytes]:
     parts = [part for part in path.split(b"/") if part not in (b"", b".")]
     if b".." in parts:
         raise ImageError(f"the path {quote(path)} climbs out with '..'")
-    if any(len(part) > _LONGEST_NAME for part in parts):
-        raise ImageError(f"a part of {quote(path)} is longer than {_LONGEST_NAME} bytes")
+    for part in parts:
+        _check_length(part, path)
     return (b"/".join(parts[:-1]), parts[-1]) if parts else (b"", b"")
+
+
+def _check_length(name: bytes, path: bytes) -> None:
+    if len(name) > _LONGEST_NAME:
+        raise ImageError(f"a part of {quote(path)} is longer than {_LONGEST_NAME} bytes")
 
 
 def _in_order(folder: Directory, last: bytes = b"") -> list[bytes]:

@@ -12,10 +12,11 @@ https://www.gnu.org/software/tar/manual/html_node/Standard.html and Sparse-Forma
 from __future__ import annotations
 
 import re
-from collections.abc import Generator, Mapping
+from collections.abc import Generator
 
+from syncd import pax
 from syncd.errors import ImageError
-from syncd.limits import Limits
+from syncd.limits import Allowance, Limits
 from syncd.member import (
     BLOCK,
     BLOCK_DEVICE,
@@ -26,16 +27,14 @@ from syncd.member import (
     FILE,
     HARD_LINK,
     SYMLINK,
-    XATTR,
     Member,
     quote,
 )
 
 _WITHOUT_CONTENT = (HARD_LINK, SYMLINK, CHARACTER_DEVICE, BLOCK_DEVICE, DIRECTORY, FIFO)
 _GNU_SPARSE = b"S"
-_KEPT_XATTRS = re.compile(rb"user\..+|security\.capability", re.DOTALL)
-_TIME = re.compile(rb"(-?)([0-9]{1,18})(?:\.([0-9]*))?")
 _OCTAL = re.compile(rb"-?[0-7]+")
+_EXTENT = 24  # bytes that a stretch of a sparse file counts as: three numbers
 _LARGEST = 1 << 60
 _LATEST = (1 << 62) * 10**9
 _LARGEST_DEVICE = (1 << 20) - 1  # MINORBITS, linux/kdev_t.h; no major is larger either
@@ -45,12 +44,14 @@ _ZERO_BLOCK = bytes(BLOCK)
 class Parser:
     """Finds the members of one tar archive that is fed to it in chunks of any size.
 
-    What follows the end-of-archive marker is passed over, as every tar does.
+    What follows the end-of-archive marker is passed over, as every tar does.  `metadata` is used
+    up by what is held of each member; archives that belong together share one.
     """
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, metadata: Allowance | None = None) -> None:
         self.members: list[Member] = []
         self._limits = limits
+        self._metadata = metadata or Allowance(limits, "metadata", "the metadata of the archive")
         self._position = 0
         self._pending = b""
         self._skip = 0
@@ -114,9 +115,10 @@ class Parser:
                 elif header.kind == b"K":
                     own[b"linkpath"] = payload.split(b"\0", 1)[0]
                 elif header.kind == b"g":
-                    shared.update(_records(payload, start))
+                    self._metadata.take(len(payload))
+                    shared.update(pax.records(payload, start))
                 else:
-                    own.update(_records(payload, start))
+                    own.update(pax.records(payload, start))
                 self._between_members = not own
                 continue
             yield from self._read_member(header, shared | own if shared else own)
@@ -139,14 +141,14 @@ class Parser:
             name=name,
             kind=kind,
             mode=header.mode & 0o7777,
-            uid=_decimal(records, b"uid", header.uid),
-            gid=_decimal(records, b"gid", header.gid),
-            mtime=_time(records[b"mtime"]) if records.get(b"mtime") else header.mtime * 10**9,
+            uid=pax.decimal(records, b"uid", header.uid),
+            gid=pax.decimal(records, b"gid", header.gid),
+            mtime=pax.time(records[b"mtime"]) if records.get(b"mtime") else header.mtime * 10**9,
             target=records.get(b"linkpath") or header.target,
             device=header.device if kind in (CHARACTER_DEVICE, BLOCK_DEVICE) else (0, 0),
-            xattrs=_xattrs(records) if len(records) else {},
+            xattrs=pax.xattrs(records) if len(records) else {},
         )
-        stored = 0 if kind in _WITHOUT_CONTENT else _decimal(records, b"size", header.size)
+        stored = 0 if kind in _WITHOUT_CONTENT else pax.decimal(records, b"size", header.size)
         if kind == _GNU_SPARSE:
             member.kind = FILE
             member.size, holes = yield from self._read_old_sparse_map(header)
@@ -170,11 +172,11 @@ class Parser:
     ) -> Generator[int, bytes, tuple[int, list[tuple[int, int]], int]]:
         """Read a PAX sparse map, 0.0, 0.1 or 1.0; return the real size, the map, what is stored."""
         member.name = records.get(b"GNU.sparse.name", member.name)
-        size = _decimal(records, b"GNU.sparse.realsize", -1)
+        size = pax.decimal(records, b"GNU.sparse.realsize", -1)
         if size < 0:
-            size = _decimal(records, b"GNU.sparse.size", stored)
+            size = pax.decimal(records, b"GNU.sparse.size", stored)
         if records.get(b"GNU.sparse.major") != b"1":
-            numbers = [_plain(n) for n in records.get(b"GNU.sparse.map", b"").split(b",") if n]
+            numbers = [pax.number(n) for n in records.get(b"GNU.sparse.map", b"").split(b",") if n]
             return size, _pairs(numbers, member.name), stored
         text, used = b"", 0
         numbers = []
@@ -185,7 +187,7 @@ class Parser:
             used += BLOCK
             self._limits.check("header", used, f"the sparse map of {quote(member.name)}")
             *lines, text = text.split(b"\n")
-            numbers += [_plain(line) for line in lines]
+            numbers += [pax.number(line) for line in lines]
         return size, _pairs(numbers[1 : 1 + 2 * numbers[0]], member.name), stored - used
 
     def _read_old_sparse_map(
@@ -217,6 +219,10 @@ class Parser:
             raise ImageError(f"a member near byte {self._position} has an unusable name: {subject}")
         if member.kind in (SYMLINK, HARD_LINK) and not member.target:
             raise ImageError(f"the link {subject} has no target")
+        attributes = sum(len(key) + len(value) for key, value in member.xattrs.items())
+        self._metadata.take(
+            len(member.name) + len(member.target) + attributes + _EXTENT * len(member.extents)
+        )
         self.members.append(member)
         self._limits.check("entries", len(self.members), "the number of members")
 
@@ -274,60 +280,6 @@ def _number(text: bytes, start: int) -> int:
     if digits and not _OCTAL.fullmatch(digits):
         raise ImageError(f"the tar header at byte {start} has a bad number {text!r}")
     return int(digits or b"0", 8)
-
-
-def _records(payload: bytes, start: int) -> dict[bytes, bytes]:
-    """Read the `length key=value` records of a PAX header; of equal keys the last counts.
-
-    The repeated offset and numbytes of sparse format 0.0 become the map of format 0.1.
-    """
-    records: dict[bytes, bytes] = {}
-    sparse: list[bytes] = []
-    while payload:
-        digits, space, _ = payload[:20].partition(b" ")
-        length = int(digits) if space and digits.isdigit() else 0
-        record = payload[len(digits) + 1 : length]
-        key, equals, value = record[:-1].partition(b"=")
-        if length > len(payload) or not record.endswith(b"\n") or not equals or not key:
-            raise ImageError(f"the PAX header at byte {start} has a malformed record")
-        if key in (b"GNU.sparse.offset", b"GNU.sparse.numbytes"):
-            sparse.append(value)
-        records[key] = value
-        payload = payload[length:]
-    if sparse:
-        records[b"GNU.sparse.map"] = b",".join(sparse)
-    return records
-
-
-def _xattrs(records: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
-    """Return the extended attributes that a template keeps, in one order."""
-    return {
-        key.removeprefix(XATTR): records[key]
-        for key in sorted(records)
-        if key.startswith(XATTR) and _KEPT_XATTRS.fullmatch(key, len(XATTR))
-    }
-
-
-def _time(text: bytes) -> int:
-    """Read a PAX time in seconds with any fraction; return nanoseconds, rounded down."""
-    match = _TIME.fullmatch(text)
-    if not match:
-        raise ImageError(f"{text[:40]!r} is not a PAX time")
-    sign, seconds, fraction = match[1], int(match[2]), match[3] or b""
-    nanoseconds = seconds * 10**9 + int(fraction[:9].ljust(9, b"0"))
-    return -nanoseconds - bool(fraction[9:].strip(b"0")) if sign else nanoseconds
-
-
-def _decimal(records: Mapping[bytes, bytes], key: bytes, otherwise: int) -> int:
-    """Return a PAX record's number; an empty record withdraws itself (POSIX)."""
-    text = records.get(key)
-    return _plain(text) if text else otherwise
-
-
-def _plain(text: bytes) -> int:
-    if not text.isdigit() or len(text) > 20:
-        raise ImageError(f"{text[:40]!r} is not a decimal number")
-    return int(text)
 
 
 def _pairs(numbers: list[int], name: bytes) -> list[tuple[int, int]]:

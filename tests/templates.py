@@ -14,10 +14,12 @@ import zstandard
 from syncd.blobs import Layout, Verified
 from syncd.convert import convert
 from syncd.job import Silence
-from syncd.limits import Limits
+from syncd.limits import Allowance, Limits
 from syncd.manifest import Descriptor, read_image
+from syncd.member import Member
 from syncd.reference import Platform
 from syncd.rootfs import Written
+from syncd.tar import Parser
 from syncd.template import Format
 from tests.images import Content, write_layout
 
@@ -66,6 +68,16 @@ def convert_layout(layout: Path, folder: Path, limits: Limits | None = None) -> 
         spool=folder / "spool",
         progress=Silence(),
     )
+
+
+def members(archive: bytes, limits: Limits | None = None, step: int = 1 << 20) -> list[Member]:
+    """Return the members that syncd finds in a tar that it is fed in steps of this many bytes."""
+    limits = limits or Limits()
+    parser = Parser(limits, Allowance(limits, "metadata", "the metadata of the archive"))
+    for at in range(0, len(archive), step):
+        parser.feed(archive[at : at + step])
+    parser.close()
+    return parser.members
 
 
 def read(template: Path) -> list[Entry]:

@@ -220,6 +220,7 @@ def test_refused(content: Content, error: type[ImageError], message: str, tmp_pa
         (image(BASE, TOP), Limits(entries=len(FLAT)), "entries"),
         (image(BASE), Limits(path=12), "path"),
         (image(BASE), Limits(header=20), "header"),
+        (image(BASE, TOP), Limits(metadata=200), "metadata"),
         (image(BASE, TOP), Limits(unpacked=len(BASE.plain)), "unpacked"),
         (
             image(layer(file("a", bytes(60_000)), *(file(f"{i}") for i in range(9))), layer()),

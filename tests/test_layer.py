@@ -53,6 +53,7 @@ def take(
         spool,
         limits=limits,
         allowance=Allowance(limits, "unpacked", "the size of all layers"),
+        metadata=Allowance(limits, "metadata", "the metadata of all layers"),
         advance=read.append,
     ) as unpacked:
         assert sum(read) == len(stored)
@@ -193,6 +194,7 @@ def test_bad_blob_is_told_before_its_content(tmp_path: Path) -> None:
             tmp_path,
             limits=Limits(),
             allowance=Allowance(Limits(), "unpacked", "the size of all layers"),
+            metadata=Allowance(Limits(), "metadata", "the metadata of all layers"),
             advance=lambda _: None,
         )
 

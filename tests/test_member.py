@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from syncd.limits import Limits
+from syncd.limits import Allowance, Limits
 from syncd.member import (
     BLOCK_DEVICE,
     CHARACTER_DEVICE,
@@ -21,7 +21,7 @@ from syncd.member import (
     padding,
 )
 from syncd.tar import Parser
-from tests.templates import Entry, entries
+from tests.templates import Entry, entries, members
 
 PLAIN = Member(b"./a", FILE, 0o644, 0, 0, 1_600_000_000 * 10**9)
 LONG = b"./" + b"d" * 200 + b"/" + b"f" * 200
@@ -65,10 +65,7 @@ MEMBERS = [
 @pytest.mark.parametrize("written", MEMBERS)
 def test_round_trip(written: Member) -> None:
     """What is written is read back equal."""
-    parser = Parser(Limits(path=1 << 20))
-    parser.feed(header(written) + END_OF_ARCHIVE)
-    parser.close()
-    assert parser.members == [written]
+    assert members(header(written) + END_OF_ARCHIVE) == [written]
 
 
 @pytest.mark.parametrize("written", MEMBERS)
@@ -92,7 +89,7 @@ def test_read_by_python(written: Member) -> None:
 @pytest.mark.parametrize("size", [0, 1, 0o77777777777, 0o100000000000, 1 << 40])
 def test_sizes(size: int) -> None:
     """A file of any size has it in its header."""
-    parser = Parser(Limits())
+    parser = Parser(Limits(), Allowance(Limits(), "metadata", "the metadata"))
     parser.feed(header(replace(PLAIN, size=size)))
     assert [one.size for one in parser.members] == [size]
 

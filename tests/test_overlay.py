@@ -10,7 +10,6 @@ from syncd.errors import ImageError, LimitError
 from syncd.limits import Limits
 from syncd.member import DIRECTORY, HARD_LINK, SYMLINK, Member
 from syncd.overlay import Tree
-from syncd.tar import Parser
 from tests.archives import (
     MTIME,
     directory,
@@ -22,17 +21,10 @@ from tests.archives import (
     tar,
     whiteout,
 )
+from tests.templates import members
 
 Layers = list[list[bytes]]
 Lines = dict[str, str]
-
-
-def members(archive: bytes) -> list[Member]:
-    """Return the members of a layer."""
-    parser = Parser(Limits())
-    parser.feed(archive)
-    parser.close()
-    return parser.members
 
 
 def grown(layers: Layers, limits: Limits | None = None) -> Tree:
@@ -521,6 +513,7 @@ def test_other_conventions_mean_nothing() -> None:
         ([[symlink(".", "a")]], "root"),
         ([[file("n" * 256)]], "longer than 255"),
         ([[file("n" * 256 + "/a")]], "longer than 255"),
+        ([[symlink("s", "n" * 256), file("s/a")]], "longer than 255"),
     ],
 )
 def test_refused(layers: Layers, message: str) -> None:
@@ -567,6 +560,8 @@ def test_implied_directory() -> None:
     ("layers", "limits", "bound"),
     [
         ([[file("a"), file("b")], [file("c"), whiteout("a")]], Limits(entries=3), "entries"),
+        ([[file("a/" * 50 + "f")]], Limits(entries=20), "entries"),
+        ([[symlink("s", "a/" * 50), file("s/f")]], Limits(entries=20), "entries"),
         ([[symlink("s", "d/" * 30), file("s/" + "f" * 60)]], Limits(path=100), "path"),
     ],
 )

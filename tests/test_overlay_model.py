@@ -16,8 +16,8 @@ from syncd.errors import ImageError
 from syncd.limits import Limits
 from syncd.member import DIRECTORY, FILE, HARD_LINK, SYMLINK
 from syncd.overlay import Tree
-from syncd.tar import Parser
 from tests import archives
+from tests.templates import members
 
 Path = tuple[str, ...]
 
@@ -177,10 +177,8 @@ def planned(layers: list[list[tuple[int, Change]]]) -> list[tuple[str, bytes, in
     """Return what syncd makes of the layers."""
     tree = Tree(Limits())
     for layer in layers:
-        parser = Parser(Limits())
-        parser.feed(archives.tar(*(change.archived(label) for label, change in layer)))
-        parser.close()
-        tree.apply(parser.members)
+        archive = archives.tar(*(change.archived(label) for label, change in layer))
+        tree.apply(members(archive))
     return [
         (one.name.decode(), one.kind, one.mtime // 10**9, one.target.decode())
         for one, _ in tree.plan()
