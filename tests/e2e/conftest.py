@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -50,6 +50,11 @@ class Image:
     reference: str
     layout: Layout
     rootfs: Path
+
+    def push(self, reference: str, *options: str) -> Image:
+        """Push the image under another name as well, with skopeo's options; return it as that."""
+        self.layout.push(reference, *options)
+        return replace(self, reference=reference)
 
     @property
     def template_name(self) -> str:
@@ -162,9 +167,9 @@ def app(scratch: Path, registry: Registry, base: Image) -> Image:
 
 
 @pytest.fixture(scope="session")
-def daemon(scratch: Path, base: Image, app: Image, small: Image) -> Iterator[Syncd]:
-    """Run a daemon that watches the three images."""
-    watched = [watched.reference for watched in (base, app, small)]
+def daemon(scratch: Path, registry: Registry) -> Iterator[Syncd]:
+    """Run a daemon that watches three images, of which there is none yet."""
+    watched = [_live(registry, name) for name in ("images/base", "images/app", "small")]
     with Syncd(scratch / "syncd", watched) as running:
         yield running
 
@@ -172,19 +177,19 @@ def daemon(scratch: Path, base: Image, app: Image, small: Image) -> Iterator[Syn
 @pytest.fixture(scope="session")
 def synced_base(daemon: Syncd, registry: Registry, base: Image) -> Synced:
     """Sync `base` with an empty cache."""
-    return _first_sync(daemon, registry, base)
+    return _first_sync(daemon, registry, base, "images/base")
 
 
 @pytest.fixture(scope="session")
 def synced_app(daemon: Syncd, registry: Registry, app: Image, synced_base: Synced) -> Synced:
     """Sync `app` after `base`."""
-    return _first_sync(daemon, registry, app)
+    return _first_sync(daemon, registry, app, "images/app")
 
 
 @pytest.fixture(scope="session")
 def synced_small(daemon: Syncd, registry: Registry, small: Image) -> Synced:
     """Sync `small`, which shares a layer with `base`."""
-    return _first_sync(daemon, registry, small)
+    return _first_sync(daemon, registry, small, "small")
 
 
 @pytest.fixture
@@ -199,9 +204,15 @@ def _pushed(layout: Layout, reference: str) -> Image:
     return Image(reference, layout, layout.unpack(layout.folder.with_suffix(".unpacked")))
 
 
-def _first_sync(daemon: Syncd, registry: Registry, wanted: Image) -> Synced:
+def _live(registry: Registry, name: str) -> str:
+    return f"{registry.address}/live/{name}:latest"
+
+
+def _first_sync(daemon: Syncd, registry: Registry, image: Image, name: str) -> Synced:
+    """Push an image that the daemon watches, and tell it."""
+    pushed = image.push(_live(registry, name))
     before, mark = set(daemon.templates), registry.mark()
-    job = daemon.sync(wanted.reference)
-    assert job["outcome"] == "published", job
+    job = daemon.sync(pushed.reference)
+    assert job["outcome"] == "published", job["message"]
     (template,) = set(daemon.templates) - before
-    return Synced(wanted, job, template, registry.blobs(mark))
+    return Synced(pushed, job, template, registry.blobs(mark))

@@ -89,6 +89,8 @@ class Syncd:
 
     def __enter__(self) -> Syncd:
         self.start()
+        # A daemon that starts for the first time looks at everything it watches.
+        wait_for("the end of the first jobs", self._idle, timeout=120)
         return self
 
     def __exit__(
@@ -215,6 +217,10 @@ class Syncd:
     @property
     def _bearer(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {API_TOKEN}"}
+
+    def _idle(self) -> bool:
+        jobs = self.ask("GET", "/api/v1/jobs", headers=self._bearer).body["jobs"]
+        return all(job["state"] == "done" for job in jobs)
 
     def _ready(self) -> bool:
         assert self._process is not None

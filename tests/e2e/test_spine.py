@@ -80,11 +80,11 @@ def test_same_image_in_other_form(
     """With Docker's media types or zstd layers, an image's template has the same bytes."""
     image = synced_small.image
     reference = f"{image.reference.removesuffix('small:latest')}form:{how.rpartition('=')[2]}"
-    image.layout.push(reference, how)
-    assert media_type in run(
-        "skopeo", "inspect", "--raw", "--tls-verify=false", f"docker://{reference}"
-    )
     with Syncd(tmp_path / "syncd", [reference]) as daemon:
+        image.push(reference, how)
+        assert media_type in run(
+            "skopeo", "inspect", "--raw", "--tls-verify=false", f"docker://{reference}"
+        )
         assert daemon.sync(reference)["outcome"] == "published"
         (template,) = daemon.templates
         assert template.read_bytes() == synced_small.template.read_bytes()
@@ -118,22 +118,25 @@ def test_wrong_signature(daemon: Syncd, registry: Registry, synced_base: Synced)
 
 def test_signal_syncs(small: Image, registry: Registry, tmp_path: Path) -> None:
     """SIGUSR1 syncs everything that is watched."""
-    with Syncd(tmp_path / "syncd", [small.reference]) as daemon:
-        assert daemon.templates == []
+    reference = f"{registry.address}/acme/signal:latest"
+    with Syncd(tmp_path / "syncd", [reference]) as daemon:
+        pushed = small.push(reference)
         daemon.signal(signal.SIGUSR1)
-        wanted = daemon.storage / "template" / "cache" / small.template_name
+        wanted = daemon.storage / "template" / "cache" / pushed.template_name
         wait_for("the template", wanted.exists, timeout=30)
 
 
-def test_api_syncs(small: Image, tmp_path: Path) -> None:
+def test_api_syncs(small: Image, registry: Registry, tmp_path: Path) -> None:
     """A sync asked for over HTTP, with the token, publishes; without the token it is refused."""
-    with Syncd(tmp_path / "syncd", [small.reference]) as daemon:
+    reference = f"{registry.address}/acme/api:latest"
+    with Syncd(tmp_path / "syncd", [reference]) as daemon:
+        pushed = small.push(reference)
         assert daemon.ask("POST", "/api/v1/sync", b"{}").status == 401
-        answer = daemon.request_sync([small.reference])
+        answer = daemon.request_sync([reference])
         assert answer.status == 202
         (job,) = answer.body["jobs"]
         assert daemon.finished(job["id"])["outcome"] == "published"
-        assert [template.name for template in daemon.templates] == [small.template_name]
+        assert [template.name for template in daemon.templates] == [pushed.template_name]
 
 
 def test_commands(daemon: Syncd, synced_base: Synced) -> None:
