@@ -54,13 +54,31 @@ class Layout:
         return bundle / "rootfs"
 
     def push(self, reference: str, *options: str) -> None:
-        """Copy the image to a registry without TLS; `options` are skopeo's."""
-        target = f"docker://{reference}"
-        run("skopeo", "copy", "--quiet", "--dest-tls-verify=false", *options, str(self), target)
+        """Copy the image, byte for byte, to a registry without TLS; `options` are skopeo's."""
+        self._copy(f"docker://{reference}", "--preserve-digests", *options)
+
+    def push_as_docker(self, reference: str) -> None:
+        """Copy the image to a registry without TLS with Docker's media types for everything."""
+        self._copy(f"docker://{reference}", "--format=v2s2")
+
+    def with_zstd(self, folder: Path) -> Layout:
+        """Return the same image with layers that are compressed with zstd, below `folder`.
+
+        skopeo compresses what it finds plain, and nothing twice.
+        """
+        plain, made = folder / "plain", Layout(folder / "zstd", self.tag)
+        plain.mkdir(parents=True)
+        self._copy(f"dir:{plain}", "--dest-decompress")
+        zstd = "--dest-compress-format=zstd"
+        run("skopeo", "copy", "--quiet", zstd, f"dir:{plain}", str(made))
+        return made
 
     def archive(self, file: Path) -> None:
         """Write the image as an OCI archive."""
-        run("skopeo", "copy", "--quiet", str(self), f"oci-archive:{file}")
+        self._copy(f"oci-archive:{file}")
+
+    def _copy(self, target: str, *options: str) -> None:
+        run("skopeo", "copy", "--quiet", "--dest-tls-verify=false", *options, str(self), target)
 
 
 def build(folder: Path, reference: str, **build_args: str) -> None:
