@@ -7,6 +7,7 @@ import pytest
 
 from tests.fakes.pve import Pve
 from tests.fakes.pve_schema import assert_contract
+from tests.fakes.registry import Registry
 
 
 @pytest.fixture
@@ -20,3 +21,10 @@ def pve(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Pve]:
     with Pve(root, version=getattr(request, "param", "9.2.11")) as pve:
         yield pve
     assert_contract(pve)
+
+
+@pytest.fixture
+def registry() -> Iterator[Registry]:
+    """Serve a registry on loopback that lets everybody in."""
+    with Registry() as registry:
+        yield registry

@@ -16,6 +16,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
@@ -24,6 +25,7 @@ import requests
 import urllib3.exceptions
 
 from syncd.errors import (
+    InvalidReferenceError,
     NotFoundError,
     RegistryError,
     RegistryUnavailableError,
@@ -38,7 +40,7 @@ from syncd.manifest import (
 )
 from syncd.reference import Digest, Reference
 from syncd.registry.auth import client
-from syncd.registry.refusals import refusal
+from syncd.registry.refusals import Passing, refusal
 from syncd.settings import RegistrySettings
 
 ATTEMPTS = 5
@@ -75,12 +77,13 @@ class Registry:
         wanted = str(reference.digest or reference.tag or "latest")
         url = f"{self._base}/manifests/{wanted}"
         with self._ask("HEAD", url, str(reference), {"Accept": _ACCEPT}) as answer:
-            headers = answer.headers
-        digest, size = headers.get("Docker-Content-Digest"), headers.get("Content-Length", "")
-        media_type = headers.get("Content-Type", "").partition(";")[0].strip()
-        if digest and size.isdigit() and media_type:
+            headers, media_type = answer.headers, _media_type(answer)
+        digest, size = headers.get("Docker-Content-Digest", ""), headers.get("Content-Length", "")
+        try:
             found = Descriptor(media_type, Digest.parse(digest), int(size))
-        else:
+        except (InvalidReferenceError, ValueError):
+            found = None
+        if found is None or not media_type:
             found = self._resolve_by_reading(url, str(reference))
         if reference.digest is not None and found.digest != reference.digest:
             raise VerificationError(f"{self._host} answers {found.digest} for {reference}")
@@ -90,8 +93,7 @@ class Registry:
         """Return a manifest, index or config, verified against its descriptor."""
         kind = "manifests" if wanted.media_type in (*INDEX_TYPES, *MANIFEST_TYPES) else "blobs"
         url = f"{self._base}/{kind}/{wanted.digest}"
-        with self._ask("GET", url, f"{self._name}@{wanted.digest}", {"Accept": _ACCEPT}) as answer:
-            return wanted.verify(self._body(answer))
+        return wanted.verify(self._read(url, f"{self._name}@{wanted.digest}").content)
 
     def blob(self, wanted: Descriptor, offset: int = 0) -> Reader:
         """Open a blob from `offset` on; the reader reconnects by itself when a stream breaks."""
@@ -102,13 +104,12 @@ class Registry:
         tags: list[str] = []
         url = f"{self._base}/tags/list?n=1000"
         for _ in range(_TAG_PAGES_MAX):
-            with self._ask("GET", url, f"the tags of {self._name}", {}) as answer:
-                tags += self._tag_page(answer)
-                following = answer.links.get("next", {}).get("url")
-            if not following:
+            page = self._read(url, f"the tags of {self._name}")
+            tags += self._tags_of(page.content)
+            if not page.following:
                 return tags
-            url = urljoin(url, following)
-            if urlsplit(url).netloc != self._host:
+            url = urljoin(url, page.following)
+            if urlsplit(url)[:2] != urlsplit(self._base)[:2]:
                 raise RegistryError(f"{self._host} continues its list of tags on another host")
         raise RegistryError(f"{self._name} has more pages of tags than {_TAG_PAGES_MAX}")
 
@@ -127,17 +128,31 @@ class Registry:
 
     def _resolve_by_reading(self, url: str, subject: str) -> Descriptor:
         """Resolve where HEAD says too little: the specification does not oblige it to."""
-        with self._ask("GET", url, subject, {"Accept": _ACCEPT}) as answer:
-            content = self._body(answer)
-            media_type = answer.headers.get("Content-Type", "").partition(";")[0].strip()
-        return Descriptor(media_type, Digest.of(content), len(content))
+        read = self._read(url, subject)
+        return Descriptor(read.media_type, Digest.of(read.content), len(read.content))
 
-    def _tag_page(self, answer: requests.Response) -> list[str]:
+    def _tags_of(self, content: bytes) -> list[str]:
         try:
-            page = json.loads(self._body(answer))["tags"] or []
-        except (ValueError, KeyError, TypeError) as exc:
+            tags = json.loads(content)["tags"] or []
+            return [tag for tag in tags if isinstance(tag, str)]
+        except (ValueError, KeyError, TypeError, RecursionError) as exc:
             raise RegistryError(f"{self._host} answers no list of tags for {self._name}") from exc
-        return [tag for tag in page if isinstance(tag, str)]
+
+    def _read(self, url: str, subject: str) -> _Document:
+        """Read a document whole, asking for it again when it breaks off."""
+        for attempt in range(ATTEMPTS):
+            with self._ask("GET", url, subject, {"Accept": _ACCEPT}) as answer:
+                try:
+                    return _Document(
+                        self._body(answer),
+                        _media_type(answer),
+                        answer.links.get("next", {}).get("url"),
+                    )
+                except RegistryUnavailableError:
+                    if attempt == ATTEMPTS - 1:
+                        raise
+            self.wait(attempt)
+        raise AssertionError("the last attempt returns or raises")
 
     def _body(self, answer: requests.Response) -> bytes:
         try:
@@ -156,6 +171,11 @@ class Registry:
             last = attempt == ATTEMPTS - 1
             try:
                 answer = self._request(method, url, headers)
+            except Passing as exc:
+                if last:
+                    raise exc.fault from exc
+                self.wait(attempt, exc.least)
+                continue
             except requests.exceptions.SSLError as exc:
                 raise RegistryError(
                     f"{self._host} cannot be trusted: {exc}", "check its certificate"
@@ -202,6 +222,15 @@ class Registry:
         if not hasattr(self._clients, "client"):
             self._clients.client = client(self._host, self._settings)
         return self._clients.client
+
+
+@dataclass(frozen=True, slots=True)
+class _Document:
+    """A document as it was served, and the URL of its next page if it has one."""
+
+    content: bytes
+    media_type: str
+    following: str | None
 
 
 class _Blob:
@@ -261,6 +290,10 @@ class _Blob:
                 "check the network; the next trigger resumes it",
             ) from exc
         self._registry.wait(self._failures)
+
+
+def _media_type(answer: requests.Response) -> str:
+    return answer.headers.get("Content-Type", "").partition(";")[0].strip()
 
 
 def _cause(exc: BaseException) -> str:

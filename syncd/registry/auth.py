@@ -10,7 +10,9 @@ Source: https://distribution.github.io/distribution/spec/auth/token/
 from __future__ import annotations
 
 import json
+from http.cookiejar import DefaultCookiePolicy
 from typing import Any
+from urllib.parse import urlsplit
 
 import oras.auth.token
 import oras.auth.utils
@@ -20,11 +22,12 @@ import requests.adapters
 
 from syncd import __version__
 from syncd.errors import RegistryError
-from syncd.registry.refusals import PASSING
+from syncd.registry.refusals import Passing, refusal
 from syncd.settings import RegistrySettings
 
 CONNECT_TIMEOUT = 10.0
 READ_TIMEOUT = 60.0
+_REPLY_MAX = 1 << 20
 
 
 def client(host: str, settings: RegistrySettings) -> Any:
@@ -32,13 +35,30 @@ def client(host: str, settings: RegistrySettings) -> Any:
     made = oras.provider.Registry(
         hostname=host, insecure=settings.plain_http, tls_verify=_trust(settings)
     )
+    made.session = _Session()
     made.session.headers["User-Agent"] = f"syncd/{__version__}"
-    # Without an auth of its own, requests would look into ~/.netrc and overwrite ours.
-    made.session.auth = lambda request: request
     made.session.mount("https://", _Patience())
     made.session.mount("http://", _Patience())
     made.auth = _Credentials(settings, host, made.session)
     return made
+
+
+class _Session(requests.Session):
+    """A session that never sends what ~/.netrc says, redirected or not, and keeps no cookies."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        # Without an auth of its own, requests would look into ~/.netrc and overwrite ours.
+        self.auth = lambda request: request
+        self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+
+    def rebuild_auth(self, prepared_request: Any, response: requests.Response) -> None:
+        """Drop the credentials where a redirect leads to another host."""
+        headers = prepared_request.headers
+        if "Authorization" in headers and self.should_strip_auth(  # type: ignore[no-untyped-call] # it has no types
+            response.request.url, prepared_request.url
+        ):
+            del headers["Authorization"]
 
 
 class _Patience(requests.adapters.HTTPAdapter):
@@ -71,7 +91,10 @@ class _Credentials(oras.auth.token.TokenAuth):  # type: ignore[misc] # oras has 
     ) -> tuple[dict[str, str], bool]:
         """Answer the challenge in `original`; return the headers and whether to try again."""
         challenge = original.headers.get("WWW-Authenticate", "")
+        fault, least = refusal(original, self._host, urlsplit(original.url).path)
         original.close()
+        if fault.temporary:
+            raise Passing(fault, least)
         self.token = None
         scheme = challenge.partition(" ")[0].lower()
         if scheme == "bearer":
@@ -98,20 +121,28 @@ class _Credentials(oras.auth.token.TokenAuth):  # type: ignore[misc] # oras has 
             params=params,
             auth=self._settings.credentials(),
             verify=_trust(self._settings),
+            stream=True,
         )
-        if answer.status_code in PASSING:
-            raise requests.ConnectionError(f"the token service answers {answer.status_code}")
-        if not answer.ok:
-            return None
-        found = self._reply(answer)
+        with answer:
+            if not answer.ok:
+                fault, least = refusal(answer, self._host, "a token")
+                if fault.temporary:
+                    raise Passing(fault, least)
+                return None
+            found = self._reply(answer)
         token = found.get("token") or found.get("access_token")
         return token if isinstance(token, str) else None
 
     def _reply(self, answer: requests.Response) -> dict[str, Any]:
+        content = answer.raw.read(_REPLY_MAX + 1, decode_content=True)
         try:
-            found = json.loads(answer.content)
-        except ValueError as exc:
+            found = json.loads(content) if len(content) <= _REPLY_MAX else None
+        except (ValueError, RecursionError) as exc:
             raise RegistryError(f"the token service of {self._host} answers no JSON") from exc
+        if found is None:
+            raise RegistryError(
+                f"the token service of {self._host} answers more than {_REPLY_MAX} bytes"
+            )
         return found if isinstance(found, dict) else {}
 
 

@@ -17,8 +17,18 @@ from syncd.errors import NotFoundError, RegistryError, RegistryUnavailableError
 PASSING = {408, 429, 500, 502, 503, 504}
 """Statuses after which the same request may succeed."""
 
-_GO_WAIT = re.compile(r"retry-after:\s*([0-9.]+)(ns|µs|us|ms|s|m)\b")
-_GO_UNITS = {"ns": 1e-9, "µs": 1e-6, "us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0}
+_GO_PART = r"([0-9]+(?:\.[0-9]+)?)(ns|µs|us|ms|s|m|h)"
+_GO_WAIT = re.compile(rf"retry-after:\s*((?:{_GO_PART})+)")
+_GO_UNITS = {"ns": 1e-9, "µs": 1e-6, "us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+class Passing(Exception):  # noqa: N818 - it is caught before anybody sees it
+    """A refusal that can pass, met where only a login was expected."""
+
+    def __init__(self, fault: RegistryError, least: float) -> None:
+        super().__init__(fault)
+        self.fault = fault
+        self.least = least
 
 
 def refusal(answer: requests.Response, host: str, subject: str) -> tuple[RegistryError, float]:
@@ -56,9 +66,13 @@ def _said(body: str) -> str:
 
 
 def _wanted_wait(answer: requests.Response, body: str) -> float:
-    """Return the seconds to wait: from Retry-After, or from the message, as GHCR does it."""
+    """Return the seconds to wait: from Retry-After, or from the message, as GHCR does it.
+
+    GHCR writes Go's durations there, `1m30s` (https://pkg.go.dev/time#Duration.String).
+    """
     seconds = answer.headers.get("Retry-After", "")
-    if seconds.isdigit():
+    if seconds.isdecimal():
         return float(seconds)
     match = _GO_WAIT.search(body)
-    return float(match[1]) * _GO_UNITS[match[2]] if match else 0.0
+    parts = re.findall(_GO_PART, match[1]) if match else []
+    return sum(float(number) * _GO_UNITS[unit] for number, unit in parts)

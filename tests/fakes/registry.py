@@ -10,11 +10,13 @@ import base64
 import json
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 from urllib.parse import parse_qs, urlsplit
 
+from tests.fakes.certificate import Certificate
 from tests.images import Content
 
 
@@ -30,6 +32,18 @@ class Faults:
     """Whether Range is honoured."""
     silent_head: bool = False
     """Whether HEAD leaves out the digest."""
+    content_range: str | None = None
+    """What a resumed blob's Content-Range says instead."""
+    blobs_at: str = ""
+    """Another server's address that blobs are redirected to."""
+    endless: bool = False
+    """Whether documents go on and on."""
+    tokens: list[tuple[int, bytes]] = field(default_factory=list)
+    """Answers (status, body) of the token service, instead of the next ones due."""
+    realm: str | None = None
+    """The token service that challenges name."""
+    next_tags: str | None = None
+    """Where the list of tags goes on, instead of on the next page."""
 
 
 class Registry:
@@ -41,6 +55,7 @@ class Registry:
         self.faults = Faults()
         self.requests: list[tuple[str, str]] = []
         self.authorizations: list[str] = []
+        self.ranges: list[str] = []
         self._tags: dict[str, dict[str, Content]] = {}
         self._blobs: dict[str, bytes] = {}
         self._types: dict[str, str] = {}
@@ -60,6 +75,12 @@ class Registry:
     def __exit__(self, *_: object) -> None:
         self._server.shutdown()
         self._server.server_close()
+
+    def encrypt(self, certificate: Certificate) -> None:
+        """Speak HTTPS from now on."""
+        self._server.socket = certificate.server_context().wrap_socket(
+            self._server.socket, server_side=True
+        )
 
     def push(self, repository: str, tag: str, content: Content) -> str:
         """Let `tag` point at an image or index; return its reference."""
@@ -101,6 +122,7 @@ class Registry:
 class _Handler(BaseHTTPRequestHandler):
     served: Registry
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
 
     def log_message(self, *_: object) -> None:
         """Say nothing: `Registry.requests` has it all."""
@@ -115,6 +137,7 @@ class _Handler(BaseHTTPRequestHandler):
         served, parts = self.served, urlsplit(self.path)
         served.requests.append((self.command, parts.path))
         served.authorizations.append(self.headers.get("Authorization", ""))
+        served.ranges.append(self.headers.get("Range", ""))
         if parts.path == "/token":
             return self._token()
         if served.faults.refusals:
@@ -145,14 +168,17 @@ class _Handler(BaseHTTPRequestHandler):
             return True
         challenge = {
             "basic": 'Basic realm="test"',
-            "bearer": f'Bearer realm="http://{served.address}/token",service="test",'
-            'scope="repository:x:pull"',
+            "bearer": f'Bearer realm="{served.faults.realm or f"http://{served.address}/token"}",'
+            'service="test",scope="repository:x:pull"',
         }[served.scheme]
         self._refuse(401, "UNAUTHORIZED", {"WWW-Authenticate": challenge})
         return False
 
     def _token(self) -> None:
-        login = self.served.login
+        login, faults = self.served.login, self.served.faults
+        if faults.tokens:
+            status, body = faults.tokens.pop(0)
+            return self._answer(status, {"Content-Type": "application/json"}, body)
         given = self.headers.get("Authorization", "")
         wanted = "Basic " + base64.b64encode(":".join(login).encode()).decode() if login else ""
         if given != wanted:
@@ -167,17 +193,33 @@ class _Handler(BaseHTTPRequestHandler):
         headers = {"Content-Type": media_type, "Docker-Content-Digest": digest}
         if self.command == "HEAD" and self.served.faults.silent_head:
             headers = {}
-        return self._answer(200, headers, content)
+        if self.command == "GET" and self.served.faults.endless:
+            return self._endless(headers)
+        return self._answer(200, headers, content, may_break=self.command == "GET")
+
+    def _endless(self, headers: Mapping[str, str]) -> None:
+        """Send a document that says nothing of its length, until nobody listens any more."""
+        self.close_connection = True
+        self.send_response(200)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+        with suppress(OSError):
+            while True:
+                self.wfile.write(bytes(1 << 20))
 
     def _blob(self, digest: str) -> None:
-        content = self.served.blob(digest)
+        content, faults = self.served.blob(digest), self.served.faults
+        if faults.blobs_at:
+            return self._answer(307, {"Location": f"http://{faults.blobs_at}{self.path}"}, b"")
         if content is None:
             return self._refuse(404, "BLOB_UNKNOWN", {})
         status, headers = 200, {"Content-Type": "application/octet-stream"}
         asked = self.headers.get("Range", "")
-        if asked and self.served.faults.ranges:
+        if asked and faults.ranges:
             start = int(asked.removeprefix("bytes=").rstrip("-"))
-            headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
+            given = f"bytes {start}-{len(content) - 1}/{len(content)}"
+            headers["Content-Range"] = faults.content_range or given
             status, content = 206, content[start:]
         return self._answer(status, headers, content, may_break=True)
 
@@ -187,7 +229,8 @@ class _Handler(BaseHTTPRequestHandler):
         page = [tag for tag in tags if tag > last][:2]
         headers = {"Content-Type": "application/json"}
         if page and page[-1] != tags[-1]:
-            headers["Link"] = f'</v2/{repository}/tags/list?n=2&last={page[-1]}>; rel="next"'
+            following = f"/v2/{repository}/tags/list?n=2&last={page[-1]}"
+            headers["Link"] = f'<{self.served.faults.next_tags or following}>; rel="next"'
         body: dict[str, Any] = {"name": repository, "tags": page or None}
         return self._answer(200, headers, json.dumps(body).encode())
 
