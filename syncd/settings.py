@@ -231,7 +231,9 @@ class ProxmoxTargetSettings(_Section):
     )
     storage: str | None = None
     publish: Literal["upload", "path"] = "upload"
-    bridge: str = "vmbr0"
+    bridge: Annotated[str, Field(pattern=r"^[-_.A-Za-z0-9]+$")] = "vmbr0"
+    rootfs_storage: str | None = None
+    pool: str | None = None
 
     @model_validator(mode="after")
     def _reachable(self) -> ProxmoxTargetSettings:

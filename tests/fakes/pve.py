@@ -43,6 +43,7 @@ CALLS: dict[tuple[str, str], Callable[[Call], Any]] = {
     ("GET", "/access/permissions"): pve_call.permissions,
     ("GET", "/cluster/nextid"): pve_call.next_id,
     ("GET", "/cluster/resources"): pve_call.resources,
+    ("GET", "/cluster/tasks"): pve_call.tasks,
     ("GET", "/nodes"): pve_call.nodes,
     ("GET", "/nodes/{node}/status"): pve_call.node_status,
     ("GET", "/nodes/{node}/tasks/{upid}/status"): pve_call.task_status,
@@ -260,6 +261,8 @@ class Handler(BaseHTTPRequestHandler):
                     request.params |= _parameters(form.decode())
                     request.whole = True
                 params = {**request.params, **match.groupdict()}
+                if params.get("node") == "localhost":
+                    params["node"] = self.server.node
                 call = Call(cluster, token, self.server.node, params)
                 if "{node}" in template:
                     self._reach(call.node)

@@ -153,6 +153,25 @@ def _task(call: Call) -> Task:
     return task
 
 
+def tasks(call: Call) -> list[dict[str, Any]]:
+    """GET /cluster/tasks: the token's own tasks, and with Sys.Audit on a node all of that one."""
+    listed = []
+    for task in list(call.cluster.tasks.values()):
+        if task.user == call.token.id or call.token.may(f"/nodes/{task.node}", "Sys.Audit"):
+            entry: dict[str, Any] = {
+                "upid": task.upid,
+                "node": task.node,
+                "type": task.type,
+                "id": task.id,
+                "user": task.user,
+                "starttime": task.starttime,
+            }
+            if task.exitstatus is not None:
+                entry |= {"endtime": task.starttime + 1, "status": task.exitstatus}
+            listed.append(entry)
+    return listed
+
+
 def task_status(call: Call) -> dict[str, Any]:
     """GET /nodes/{node}/tasks/{upid}/status: `exitstatus` appears once it is stopped."""
     task = _task(call)
