@@ -41,6 +41,10 @@ class ConfigError(SyncdError):
         return "\n  ".join((super().__str__(), *self.faults))
 
 
+class RequestError(SyncdError):
+    """Something was asked for that is wrong as it was written."""
+
+
 class EventError(SyncdError):
     """A webhook delivery whose body is not what its headers promise."""
 

@@ -8,17 +8,19 @@ ended with OK, or when it was put there whole by this host; nothing is ever over
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import structlog
 
+from syncd.container import Container, ContainerRequest, Startup
 from syncd.errors import PublishError, TargetUnavailableError
 from syncd.job import Progress
 from syncd.proxmox import tasks
 from syncd.proxmox.checkup import examine
 from syncd.proxmox.client import Client
+from syncd.proxmox.containers import Containers
 from syncd.proxmox.folder import Folders
 from syncd.proxmox.lock import sole_writer
 from syncd.proxmox.placement import Place, Placement
@@ -47,6 +49,7 @@ class ProxmoxTarget:
         self._placement = Placement(self._client, settings)
         self._uploads = Uploads(self._client, self._placement, settings.token_id)
         self._folders = Folders(self._client, self._placement, settings)
+        self._containers = Containers(self._client, self._placement, settings)
 
     def format(self) -> Format:
         """Return `oci` where Proxmox VE can read it, since the web UI asks for its name."""
@@ -125,6 +128,18 @@ class ProxmoxTarget:
                 f"{volume.volid} on {node} cannot be deleted: {exitstatus}",
                 f"its task's log ends: {tasks.log_end(self._client, upid)}",
             )
+
+    def create(
+        self,
+        request: ContainerRequest,
+        volumes: Sequence[Volume],
+        form: Format,
+        startup: Startup,
+        progress: Progress,
+    ) -> Container:
+        """Make a container from a published template; see `Containers.create`."""
+        advance = progress.begin("create", request.hostname, None)
+        return self._containers.create(request, volumes, form, startup, advance)
 
     def check(self) -> list[Finding]:
         """Tell version, nodes, storages, space, and what the token lacks for each duty."""
