@@ -64,18 +64,17 @@ class Folders:
     def _usable(self, place: Place) -> Path:
         """Return the place's folder, made where only its last parts are missing."""
         storage = place.storage
-        folder, mountpoint = storage.folder, storage.mountpoint
-        if folder is None:
+        path, folder, mountpoint = storage.path, storage.folder, storage.mountpoint
+        if path is None or folder is None:
             raise PublishError(f"storage {storage.name!r} has no path", "upload instead")
         if mountpoint is not None and not os.path.ismount(mountpoint):
             raise TargetUnavailableError(
                 f"nothing is mounted at {mountpoint}, the path of storage {storage.name!r}",
                 'mount it here, or upload instead (publish = "upload")',
             )
-        root = mountpoint or folder.parent.parent
-        if not root.is_dir():
+        if not path.is_dir():
             raise PublishError(
-                f"{root}, the path of storage {storage.name!r}, is not on this host",
+                f"{path}, the path of storage {storage.name!r}, is not on this host",
                 'mount it here, or upload instead (publish = "upload")',
             )
         try:

@@ -24,9 +24,9 @@ _NETWORK_TYPES = ("nfs", "cifs", "cephfs", "glusterfs")
 
 @dataclass(frozen=True, slots=True)
 class Storage:
-    """A storage of the cluster; `folder` is where its templates lie, if it has a path.
+    """A storage of the cluster; `folder` is where its templates lie, if it has a `path`.
 
-    With `mountpoint`, that folder is only the storage's while something is mounted there.
+    With `mountpoint`, the path is only the storage's while something is mounted there.
     """
 
     name: str
@@ -34,6 +34,7 @@ class Storage:
     enabled: bool
     content: frozenset[str]
     nodes: frozenset[str]
+    path: Path | None
     folder: Path | None
     mountpoint: Path | None
 
@@ -113,11 +114,10 @@ class Placement:
                 f"target {self._settings.name!r} shows no enabled storage with content {content}",
                 granting(self._settings.token_id, "/storage", LISTING[:1]),
             )
-        online = sorted(self.nodes())
         found = [
             _place(fitting[entry["storage"]], node, entry)
-            for node in online
-            for entry in self._client.get(f"nodes/{node}/storage", content=content, enabled=1)
+            for node in sorted(self.nodes())
+            for entry in self._of_node(node, content)
             if entry["storage"] in fitting
         ]
         if not found:
@@ -139,6 +139,16 @@ class Placement:
         """Return a template as its place lists it now."""
         volid = volume_id(place.storage.name, name)
         return next((one for one in self.listed(place) if one.volid == volid), None)
+
+    def _of_node(self, node: str, content: str) -> list[Mapping[str, Any]]:
+        """Return a node's storages; none when it went away after it was listed as online."""
+        try:
+            listed: list[Mapping[str, Any]] = self._client.get(
+                f"nodes/{node}/storage", content=content, enabled=1
+            )
+        except TargetUnavailableError:
+            return []
+        return listed
 
     def _check(self, storage: Storage | None, name: str, content: str) -> None:
         where = f"storage {name!r} of target {self._settings.name!r}"
@@ -177,6 +187,7 @@ def _storage(entry: Mapping[str, Any]) -> Storage:
         enabled=not int(entry.get("disable", 0)),
         content=frozenset(str(entry.get("content", "")).split(",")),
         nodes=frozenset(filter(None, str(entry.get("nodes", "")).split(","))),
+        path=Path(path) if path else None,
         folder=Path(path) / below if path else None,
         mountpoint=mountpoint,
     )

@@ -250,6 +250,8 @@ class Handler(BaseHTTPRequestHandler):
         token = self._authenticate()
         request.token = token.id
         cluster = self.server.cluster
+        if cluster.refusal is not None:
+            raise cluster.refusal
         uploads = UPLOAD_PATTERN.fullmatch(request.path)
         if request.method == "POST" and uploads:
             return self._upload(request, token, uploads.groupdict())

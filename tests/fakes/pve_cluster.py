@@ -66,6 +66,8 @@ class Storage:
     active: bool = True
     total: int = 100 * GIB
     avail: int | None = None
+    path: str = ""
+    """What storage.cfg says, where a test has something else mounted there than the storage."""
 
     def __post_init__(self) -> None:
         self.shared = self.shared or self.type in SHARED_TYPES
@@ -182,6 +184,7 @@ class Cluster:
         # Knobs.
         self.error_delay = 0.02  # seconds before a 401 or 403; the real one takes 3
         self.hang_ups = 0  # so many requests are dropped before they are looked at
+        self.refusal: ApiError | None = None  # answered to everything
         self.lost_answers = 0  # so many requests are carried out, and dropped instead of answered
         self.tasks_may_finish = threading.Event()  # cleared, every task stops half way
         self.tasks_may_finish.set()

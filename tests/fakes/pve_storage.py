@@ -33,7 +33,7 @@ def configuration(call: Call) -> list[dict[str, Any]]:
             }
             if storage.type in PATH_TYPES:
                 folder = call.cluster.template_folder(storage, call.at)
-                entry["path"] = str(folder.parent.parent)
+                entry["path"] = storage.path or str(folder.parent.parent)
             if storage.shared:
                 entry["shared"] = 1
             if storage.disable:

@@ -1,0 +1,68 @@
+"""Proxmox targets made for tests, on the test double's cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from syncd.proxmox import ProxmoxTarget
+from syncd.reference import Digest
+from syncd.settings import ProxmoxTargetSettings
+from tests.fakes.pve import Pve
+from tests.fakes.pve_cluster import Request, Token
+
+TOKEN = "syncd@pve!sync"
+NAME = "ghcr.io_acme_base_latest_0123456789ab.tar.zst"
+CONTENT = b"template " * 1000
+LARGE = b"x" * (11 << 20)
+"""More than proxmoxer sends from memory, and more than is told why it is refused."""
+DUTIES = {"/storage": ["Datastore.Audit", "Datastore.AllocateTemplate", "Datastore.Allocate"]}
+
+
+def token_for(pve: Pve, acl: Mapping[str, Iterable[str]] | None = None) -> Token:
+    """Make the token that `target_on` uses."""
+    return pve.cluster.token(TOKEN, DUTIES if acl is None else acl)
+
+
+def target_on(pve: Pve, folder: Path, **changes: Any) -> ProxmoxTarget:
+    """Return a target on the cluster with state in `folder`; `changes` are settings."""
+    secret = folder / "token-secret"
+    secret.write_text(f"secret-of-{TOKEN}\n")
+    settings = {
+        "name": "cluster",
+        "type": "proxmox",
+        "endpoints": (f"https://127.0.0.1:{pve.port}",),
+        "token_id": TOKEN,
+        "token_secret_file": secret,
+        "ca_file": pve.certificate.file,
+        "storage": "local",
+    }
+    return ProxmoxTarget(ProxmoxTargetSettings(**(settings | changes)), folder / "state")
+
+
+def finished(folder: Path, content: bytes = CONTENT) -> tuple[Path, Digest]:
+    """Write a finished template file; return it and its digest."""
+    file = folder / "finished"
+    file.write_bytes(content)
+    return file, Digest.of(content)
+
+
+def uploads(pve: Pve) -> list[Request]:
+    """Return the uploads that were asked for."""
+    return [request for request in pve.requests if request.path.endswith("/upload")]
+
+
+def when_asked(pve: Pve, path: str, act: Callable[[], object]) -> None:
+    """Do something when the next request for a path that ends so arrives, before it is served."""
+
+    class Watched(list[Request]):
+        done = False
+
+        def append(self, request: Request, /) -> None:
+            super().append(request)
+            if request.path.endswith(path) and not self.done:
+                self.done = True
+                act()
+
+    pve.cluster.requests = Watched(pve.cluster.requests)
