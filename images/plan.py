@@ -1,15 +1,12 @@
 """Decide which images to build, in which order, on what, and under which tags.
 
-An image is a folder `images/NAME` with a Dockerfile.  It builds on a neighbour when a global
-`ARG` with the default `localhost/NEIGHBOUR` stands in one of its `FROM`s: so it builds on a
-developer's machine as it is, and the workflow can give the neighbour's digest instead.  Adding an
-image is adding its folder: nothing lists the images anywhere.
+An image is a folder `images/NAME` with a Dockerfile; nothing else lists the images.  It builds on
+a neighbour when a global `ARG` with the default `localhost/NEIGHBOUR` stands in one of its `FROM`s:
+so it builds on a developer's machine as it is, and the workflow gives the neighbour's digest.
 
-What is here is decided without I/O, except for `read_images`, which reads Dockerfiles, and `Git`,
-the one door to the history.  In doubt about what changed, everything is built: an image too many
-costs minutes, one too few distributes what is no longer in the repository.
-
-The standard library only: this runs on a bare GitHub runner, and on yours:
+In doubt about what changed, everything is built: an image too many costs minutes, one too few
+distributes what is no longer in the repository.  The decisions do no I/O; `read_images` reads the
+Dockerfiles, `Git` is the one door to the history.  Standard library only, for a bare runner, or:
 
     python3 images/plan.py --event push --ref refs/heads/mine --before main
 """
@@ -71,17 +68,20 @@ class Event:
     @property
     def branch(self) -> str:
         """The branch's name, or nothing."""
-        return self.ref.removeprefix("refs/heads/") if self.ref.startswith("refs/heads/") else ""
+        return self._below("refs/heads/")
 
     @property
     def tag(self) -> str:
         """The git tag's name, or nothing."""
-        return self.ref.removeprefix("refs/tags/") if self.ref.startswith("refs/tags/") else ""
+        return self._below("refs/tags/")
 
     @property
     def is_first(self) -> bool:
         """Whether a push is to a branch from which nothing has been built."""
         return not self.before or _NO_COMMIT in self.before
+
+    def _below(self, prefix: str) -> str:
+        return self.ref.removeprefix(prefix) if self.ref.startswith(prefix) else ""
 
 
 def parse_image(name: str, dockerfile: str) -> Image:
@@ -144,21 +144,18 @@ def levels(images: Mapping[str, Image], chosen: Collection[str]) -> list[list[st
         waiting.difference_update(ready)
     if len(found) > LEVELS:
         raise PlanError(
-            f"images/{found[LEVELS][0]} is the end of a chain of more than {LEVELS} images: build on "
-            f"an earlier one, or add a level to build-images.yml and raise LEVELS in plan.py"
+            f"images/{found[LEVELS][0]} ends a chain of more than {LEVELS} images: build on an "
+            f"earlier one, or add a level to build-images.yml and raise LEVELS in plan.py"
         )
     return found
 
 
 def with_descendants(images: Mapping[str, Image], changed: Collection[str]) -> set[str]:
     """Return those of `changed` that still exist, and every image that builds on one of them."""
-    found = set(images).intersection(changed)
-    while grown := {
-        name
-        for name, image in images.items()
-        if name not in found and not found.isdisjoint(image.parents.values())
-    }:
-        found |= grown
+    found, before = set(images).intersection(changed), set[str]()
+    while found != before:
+        before = set(found)
+        found |= {n for n, image in images.items() if not before.isdisjoint(image.parents.values())}
     return found
 
 
