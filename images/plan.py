@@ -258,10 +258,9 @@ def plan(
 
 
 def outputs(made: Mapping[str, Any]) -> str:
-    """Return the plan as GITHUB_OUTPUT wants it: `reason`, and each `level-N` as a JSON list."""
+    """Return the plan as GITHUB_OUTPUT wants it: each `level-N` as a JSON list on one line."""
     filled = [*made["levels"], *([[]] * (LEVELS - len(made["levels"])))]
-    lines = [f"level-{number}={json.dumps(level)}" for number, level in enumerate(filled)]
-    return "\n".join([f"reason={made['reason']}", *lines, ""])
+    return "".join(f"level-{number}={json.dumps(level)}\n" for number, level in enumerate(filled))
 
 
 def read_images(folder: Path) -> dict[str, Image]:

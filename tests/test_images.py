@@ -1,0 +1,168 @@
+"""The images' Dockerfiles, scripts and workflows keep the rules that can be read off them.
+
+What a running container does is tested end to end, in `tests/e2e/test_images.py`.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from images import plan
+
+ROOT = Path(plan.__file__).parents[1]
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+IMAGES = plan.read_images(ROOT / "images")
+PROGRAMS = Path(sys.executable).parent
+
+
+def workflow(name: str) -> dict[Any, Any]:
+    """Return a workflow; YAML 1.1 reads its key `on` as True."""
+    content: dict[Any, Any] = yaml.safe_load((ROOT / ".github/workflows" / name).read_text())
+    return content
+
+
+BUILD, LEVEL = workflow("build-images.yml"), workflow("build-level.yml")
+
+
+def lint(program: str, *arguments: str | Path) -> None:
+    done = subprocess.run(
+        [PROGRAMS / program, *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_workflows_lint() -> None:
+    """The workflows satisfy actionlint, and their scripts shellcheck."""
+    lint("actionlint", "-shellcheck", PROGRAMS / "shellcheck", "-pyflakes=", *WORKFLOWS)
+
+
+def test_dockerfiles_lint() -> None:
+    """The Dockerfiles satisfy hadolint, but for what its configuration explains."""
+    files = [ROOT / "images" / name / "Dockerfile" for name in IMAGES]
+    lint("hadolint", "--config", ROOT / "images" / ".hadolint.yaml", *files)
+
+
+def test_scripts_lint() -> None:
+    """The scripts that go into the images satisfy shellcheck."""
+    scripts = [
+        path
+        for path in (ROOT / "images").glob("*/*")
+        if path.is_file() and path.read_bytes().startswith(b"#!/bin/sh")
+    ]
+    assert scripts
+    lint("shellcheck", *scripts)
+
+
+def test_schedule() -> None:
+    """The workflow runs weekly when the plan says, and on each push below an image's folder."""
+    triggers = BUILD[True]
+    assert triggers["schedule"] == [{"cron": plan.WEEKLY}]
+    assert triggers["push"] == {"branches": ["**"], "tags": ["**"], "paths": ["images/*/**"]}
+
+
+def test_levels() -> None:
+    """The workflow has a job for each level of the plan, in order, each fed by the plan alone."""
+    names = [f"level-{number}" for number in range(plan.LEVELS)]
+    assert [name for name in BUILD["jobs"] if name.startswith("level-")] == names
+    assert BUILD["jobs"]["plan"]["outputs"] == {
+        name: f"${{{{ steps.plan.outputs.{name} }}}}" for name in names
+    }
+    for number, name in enumerate(names):
+        job = BUILD["jobs"][name]
+        assert job["uses"] == "./.github/workflows/build-level.yml"
+        assert job["with"]["images"] == f"${{{{ needs.plan.outputs.{name} }}}}"
+        assert job["needs"] == (["plan", f"level-{number - 1}"] if number else "plan")
+        assert f"needs.plan.outputs.{name} != '[]'" in job["if"]
+    matrix = LEVEL["jobs"]["build"]["strategy"]["matrix"]
+    assert matrix == {"image": "${{ fromJSON(inputs.images) }}"}
+
+
+def test_matrix_fields() -> None:
+    """What a level reads of an image is what the plan writes, and the other way round."""
+    event = plan.Event("schedule", "refs/heads/main", "c0ffee")
+    made = plan.plan(event, IMAGES, None, "ghcr.io/owner/name")
+    text = (ROOT / ".github" / "workflows" / "build-level.yml").read_text()
+    read = set(re.findall(r"matrix\.image\.(\w+)", text))
+    assert {frozenset(image) for level in made["levels"] for image in level} == {frozenset(read)}
+
+
+@pytest.mark.parametrize("name", IMAGES)
+def test_no_workflow_names_an_image(name: str) -> None:
+    """Adding an image is adding its folder: no workflow knows any by name."""
+    for path in WORKFLOWS:
+        assert not re.search(rf"images/{name}\b|/{name}:|\b{name}:", path.read_text())
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
+def test_pinned_actions(path: Path) -> None:
+    """Each action is pinned by its commit, with the version beside it for people."""
+    used = re.findall(r"uses: (.+)", path.read_text())
+    foreign = [action for action in used if not action.startswith("./")]
+    assert foreign
+    for action in foreign:
+        assert re.fullmatch(r"[\w/-]+@[0-9a-f]{40} # v[0-9]+(\.[0-9]+)*", action)
+
+
+@pytest.mark.parametrize("content", [BUILD, LEVEL], ids=["build-images", "build-level"])
+def test_permissions(content: dict[Any, Any]) -> None:
+    """Nothing is permitted but what a job asks for, and only building may push and sign."""
+    building = {"contents": "read", "packages": "write", "id-token": "write"}
+    expected = {"plan": {"contents": "read", "actions": "read"}, "tell-syncd": {}}
+    assert content["permissions"] == {}
+    for name, job in content["jobs"].items():
+        assert job["permissions"] == expected.get(name, building)
+
+
+def test_cache_scopes() -> None:
+    """Each image has a cache of its own that keeps every stage, and none is used on Sunday."""
+    steps = {step.get("name"): step for step in LEVEL["jobs"]["build"]["steps"]}
+    scope = "type=gha,scope=image-${{ matrix.image.name }}"
+    build = steps["Build"]["with"]
+    assert (build["cache-from"], build["cache-to"]) == (scope, f"{scope},mode=max")
+    assert build["no-cache"] == "${{ inputs.fresh }}"
+    for number in range(plan.LEVELS):
+        assert (
+            "github.event_name == 'schedule'" in BUILD["jobs"][f"level-{number}"]["with"]["fresh"]
+        )
+
+
+def test_nothing_is_pushed_unscanned() -> None:
+    """An image is pushed after a scan that fails on critical findings, then signed by digest."""
+    names = [step.get("name") for step in LEVEL["jobs"]["build"]["steps"]]
+    order = ["Build", "Scan", "Keep the scan's report", "Push", "Sign", "Summarise"]
+    assert [name for name in names if name in order] == order
+    steps = {step.get("name"): step for step in LEVEL["jobs"]["build"]["steps"]}
+    assert steps["Scan"]["with"]["severity-cutoff"] == "critical"
+    assert steps["Scan"]["with"]["fail-build"] is True
+    assert "push" not in steps["Build"]["with"]
+    assert {"provenance": "mode=max", "sbom": True}.items() <= steps["Push"]["with"].items()
+    assert steps["Sign"]["run"].endswith('@$DIGEST"')
+
+
+@pytest.mark.parametrize("name", IMAGES)
+def test_labels(name: str) -> None:
+    """Each image says in labels what it is; where it comes from, the workflow adds."""
+    text = (ROOT / "images" / name / "Dockerfile").read_text()
+    found = dict(re.findall(r'org\.opencontainers\.image\.(\w+)="([^"]+)"', text))
+    assert found["title"] == name
+    assert found["licenses"] == "Apache-2.0"
+    assert found["description"]
+
+
+@pytest.mark.parametrize("name", IMAGES)
+def test_context(name: str) -> None:
+    """An image's build sees only what its .dockerignore lets in, and all of that exists."""
+    folder = ROOT / "images" / name
+    lines = (folder / ".dockerignore").read_text().splitlines()
+    patterns = [line for line in lines if not line.startswith("#")]
+    assert patterns[0] == "*"
+    for pattern in patterns[1:]:
+        assert pattern.startswith("!")
+        assert (folder / pattern[1:]).exists()
