@@ -81,13 +81,14 @@ class Layout:
         run("skopeo", "copy", "--quiet", "--dest-tls-verify=false", *options, str(self), target)
 
 
-def build(folder: Path, reference: str, **build_args: str) -> None:
+def build(folder: Path, reference: str, *options: str, **build_args: str) -> None:
     """Build the Containerfile of `folder` with buildah and push it to a registry without TLS.
 
-    The layers of an image of that registry below it are not pushed again: they are the same blobs.
+    `options` are buildah's.  The layers of an image of that registry below it are not pushed
+    again: they are the same blobs.
     """
     args = [word for key, value in build_args.items() for word in ("--build-arg", f"{key}={value}")]
-    how = ("--format", "oci", "--layers", "--tls-verify=false")
+    how = ("--format", "oci", "--layers", "--tls-verify=false", *options)
     _buildah("bud", *how, "--tag", reference, *args, folder)
     _buildah("push", "--quiet", "--tls-verify=false", reference)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -118,14 +118,22 @@ class Disk:
 
 
 @contextmanager
-def boot(root: Path) -> Iterator[Machine]:
-    """Boot a root file system with its own systemd and no network; halt it at the end."""
+def boot(
+    root: Path, env: Mapping[str, str] | None = None, network: Path | None = None
+) -> Iterator[Machine]:
+    """Boot a root file system with its own systemd; halt it at the end.
+
+    Its init gets `env`, as Proxmox VE gives a container its environment.  `network` is the network
+    namespace to be in; without it the machine is alone on a loopback of its own.
+    """
+    net = f"--network-namespace-path={network}" if network else "--private-network"
+    given = [f"--setenv={name}={value}" for name, value in (env or {}).items()]
     console = root.with_name(f"{root.name}.console")
     with console.open("wb") as log:
         nspawn = subprocess.Popen(
             [
                 *("systemd-nspawn", "--directory", str(root), "--boot", "--register=no"),
-                *("--keep-unit", "--private-network", f"--machine=e2e-{uuid4().hex[:8]}"),
+                *("--keep-unit", net, f"--machine=e2e-{uuid4().hex[:8]}", *given),
             ],
             # systemd 257 refuses the hierarchy of cgroup v1 that nspawn would choose by itself on
             # a machine without systemd.
