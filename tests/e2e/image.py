@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from tests.e2e.command import SCRATCH, run
+from tests.e2e.command import SCRATCH, CommandError, run
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,12 @@ def build(folder: Path, reference: str, *options: str, **build_args: str) -> Non
     """
     args = [word for key, value in build_args.items() for word in ("--build-arg", f"{key}={value}")]
     how = ("--format", "oci", "--layers", "--tls-verify=false", *options)
-    _buildah("bud", *how, "--tag", reference, *args, folder)
+    try:
+        _buildah("bud", *how, "--tag", reference, *args, folder)
+    except CommandError:
+        # What a failed RUN leaves mounted would keep the next run from removing this one's folder.
+        _buildah("rm", "--all")
+        raise
     _buildah("push", "--quiet", "--tls-verify=false", reference)
 
 

@@ -241,10 +241,13 @@ class TestUnconfigured:
         assert lonely.run("ls", "-A", "/etc/sssd").stdout.split() == ["conf.d"]
 
 
-def test_nodejs(templates: dict[str, Path], directory: Directory, tmp_path: Path) -> None:
+def test_nodejs(templates: dict[str, Path], tmp_path: Path) -> None:
     """An image on base is base and more: Node.js runs, people are known, nothing failed."""
     root = machine.unpack(templates["nodejs"], tmp_path / "root")
-    with machine.boot(root, directory.env, directory.network) as booted:
+    with (
+        Directory(tmp_path / "ldap") as directory,
+        machine.boot(root, directory.env, directory.network) as booted,
+    ):
         booted.wait_for("multi-user.target")
         assert booted.run("node", "--version").stdout.startswith("v")
         assert booted.run("npm", "--version").returncode == 0
