@@ -166,3 +166,39 @@ def test_context(name: str) -> None:
     for pattern in patterns[1:]:
         assert pattern.startswith("!")
         assert (folder / pattern[1:]).exists()
+
+
+README = (ROOT / "images" / "README.md").read_text()
+
+
+@pytest.mark.parametrize("name", IMAGES)
+def test_readme_lists_the_image(name: str) -> None:
+    """The README's table has each image, what it builds on, and its path in the registry."""
+    (row,) = [line for line in README.splitlines() if line.startswith(f"| [`{name}`]({name}/)")]
+    _, _, builds_on, _, path, _ = (cell.strip() for cell in row.split("|"))
+    assert path == f"`ghcr.io/OWNER/REPOSITORY/{name}`"
+    for parent in IMAGES[name].parents.values():
+        assert builds_on == f"`{parent}`"
+
+
+def test_readme_names_the_variables() -> None:
+    """The README explains exactly the variables that the first boot reads."""
+    unit = (ROOT / "images" / "base" / "sssd-configure.service").read_text()
+    (passed,) = re.findall("^PassEnvironment=(.+)", unit, re.MULTILINE)
+    assert re.findall(r"^\| `(LDAP_\w+)`", README, re.MULTILINE) == passed.split()
+
+
+def test_readme_example() -> None:
+    """The README's example of a new image builds on base as the plan understands it."""
+    (example,) = re.findall(r"```dockerfile\n(.+?)```", README, re.DOTALL)
+    assert plan.parse_image("new", example).parents == {"BASE_IMAGE": "base"}
+
+
+def test_documents_link_to_what_exists() -> None:
+    """Every relative link of the two documents leads to a file."""
+    for document in ("images/README.md", "docs/from-push-to-container.md"):
+        path = ROOT / document
+        links = re.findall(r"\]\((?!https?:)([^)#]+)\)", path.read_text())
+        assert links
+        for link in links:
+            assert (path.parent / link).exists(), link
