@@ -12,7 +12,7 @@ import subprocess
 from pathlib import Path
 from types import TracebackType
 
-from tests.e2e.command import attempt, run, stop, wait_for
+from tests.e2e.command import CommandError, attempt, run, stop, wait_for
 
 BASE = "dc=example,dc=org"
 READER = f"cn=reader,{BASE}"
@@ -84,14 +84,13 @@ class Directory:
 
     def __enter__(self) -> Directory:
         self._write()
-        own = Path("/proc/self/ns/net").readlink()
         holder = self._start("unshare", "--net", "sleep", "infinity")
         self.network = Path(f"/proc/{holder.pid}/ns/net")
-        wait_for("a network namespace", lambda: self.network.readlink() != own, timeout=10)
-        self._inside("ip", "link", "set", "lo", "up")
-        slapd = ("slapd", "-d", "0", "-f", self._folder / "slapd.conf")
-        self._start("nsenter", f"--net={self.network}", *slapd, "-h", "ldap://127.0.0.1/")
-        wait_for("slapd", self._answers, timeout=20)
+        try:
+            self._serve()
+        except CommandError:
+            self.__exit__(None, None, None)
+            raise
         return self
 
     def __exit__(
@@ -139,6 +138,14 @@ class Directory:
             *("-keyout", self._folder / "key.pem", "-out", self._folder / "certificate.pem"),
         )
         run("slapadd", "-f", self._folder / "slapd.conf", "-l", tree)
+
+    def _serve(self) -> None:
+        own = Path("/proc/self/ns/net").readlink()
+        wait_for("a network namespace", lambda: self.network.readlink() != own, timeout=10)
+        self._inside("ip", "link", "set", "lo", "up")
+        slapd = ("slapd", "-d", "0", "-f", self._folder / "slapd.conf")
+        self._start("nsenter", f"--net={self.network}", *slapd, "-h", "ldap://127.0.0.1/")
+        wait_for("slapd", self._answers, timeout=20)
 
     def _start(self, *argv: str | Path) -> subprocess.Popen[bytes]:
         process = subprocess.Popen(argv, stdin=subprocess.DEVNULL)
