@@ -131,16 +131,14 @@ def unpack_all(
 
 @contextmanager
 def workshop(spool: Path) -> Iterator[Path]:
-    """Give a folder below `spool` for one conversion, and remove it afterwards.
-
-    Folders of processes that died are removed too: their lock is free.
-    """
+    """Give a folder below `spool` for one conversion, and remove it afterwards."""
     try:
         spool.mkdir(parents=True, exist_ok=True)
-        with _locked(Path(tempfile.mkdtemp(prefix="job-", dir=spool))) as folder:
-            for other in spool.glob("job-*"):
-                if other != folder:
-                    _remove_abandoned(other)
+        tidy(spool)
+        with ExitStack() as stack:
+            with _locked(spool):
+                folder = Path(tempfile.mkdtemp(prefix="job-", dir=spool))
+                stack.enter_context(_locked(folder))
             try:
                 yield folder
             finally:
@@ -152,19 +150,25 @@ def workshop(spool: Path) -> Iterator[Path]:
         ) from exc
 
 
+def tidy(spool: Path) -> None:
+    """Remove the folders of conversions whose process died: their lock is free."""
+    if not spool.exists():
+        return
+    with _locked(spool):
+        for folder in spool.glob("job-*"):
+            with suppress(BlockingIOError, FileNotFoundError), _locked(folder, fcntl.LOCK_NB):
+                shutil.rmtree(folder, ignore_errors=True)
+
+
 @contextmanager
-def _locked(folder: Path) -> Iterator[Path]:
+def _locked(folder: Path, how: int = 0) -> Iterator[None]:
+    """Hold a folder's lock; it goes when the process does, however it ends (flock(2))."""
     opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield folder
+        fcntl.flock(opened, fcntl.LOCK_EX | how)
+        yield
     finally:
         os.close(opened)
-
-
-def _remove_abandoned(folder: Path) -> None:
-    with suppress(BlockingIOError, FileNotFoundError), _locked(folder):
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager

@@ -121,6 +121,7 @@ async def run(path: Path | None) -> None:
     await runner.setup()
     try:
         address = await _listen(runner, sync.config.server.listen)
+        sync.tidy()
         ledger.expire()
         worker.resume()
         schedule.start()

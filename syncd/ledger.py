@@ -37,7 +37,7 @@ _SCHEMA = (
         config_digest TEXT NOT NULL,
         diff_ids TEXT NOT NULL, file_digest TEXT NOT NULL, size INTEGER NOT NULL,
         created TEXT NOT NULL, volumes TEXT NOT NULL, syncd_version TEXT NOT NULL,
-        pinned INTEGER NOT NULL DEFAULT 0,
+        pinned INTEGER NOT NULL DEFAULT 0, published INTEGER NOT NULL,
         PRIMARY KEY (target, name, reference)
     );
     CREATE INDEX templates_by_reference ON templates (reference);
@@ -153,10 +153,17 @@ class Ledger:
         """Write down that a run of the schedule began now."""
         self._write("INSERT OR REPLACE INTO clock VALUES (?, ?)", run, _text(datetime.now(UTC)))
 
+    def intend(self, template: Template) -> None:
+        """Write down that a template is about to be published, so that a crash loses no file."""
+        self._put(template, published=False)
+
     def record(self, template: Template) -> None:
         """Write down a published template, replacing the same name of the same reference."""
+        self._put(template, published=True)
+
+    def _put(self, template: Template, *, published: bool) -> None:
         self._write(
-            "INSERT OR REPLACE INTO templates VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+            "INSERT OR REPLACE INTO templates VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
             template.target,
             template.name,
             str(template.reference),
@@ -172,6 +179,7 @@ class Ledger:
             json.dumps(template.volumes),
             template.syncd_version,
             template.pinned,
+            published,
         )
 
     def forget(self, target: str, name: str) -> None:
@@ -183,12 +191,21 @@ class Ledger:
     ) -> list[Template]:
         """Return published templates, newest first: all, or of one reference, or one target."""
         rows = self._all(
-            "SELECT * FROM templates WHERE (?1 IS NULL OR reference = ?1) "
+            "SELECT * FROM templates WHERE published AND (?1 IS NULL OR reference = ?1) "
             "AND (?2 IS NULL OR target = ?2) ORDER BY created DESC, rowid DESC",
             None if reference is None else str(reference),
             target,
         )
         return [_template(row) for row in rows]
+
+    def made(self, target: str, name: str) -> Template | None:
+        """Return what syncd published, or meant to publish, under a name, or None."""
+        row = self._one(
+            "SELECT * FROM templates WHERE target = ? AND name = ? ORDER BY published DESC",
+            target,
+            name,
+        )
+        return _template(row) if row else None
 
     def expire(self) -> None:
         """Drop deliveries and finished jobs that are older than 90 days."""

@@ -20,7 +20,7 @@ import structlog
 
 from syncd import __version__
 from syncd.blobs import Cache
-from syncd.convert import convert, workshop
+from syncd.convert import convert, tidy, workshop
 from syncd.errors import PublishError
 from syncd.job import Outcome, Progress, Result, Stoppable, SyncJob
 from syncd.ledger import Ledger
@@ -54,6 +54,15 @@ class Errand:
         return target.format() if form == "auto" else Format(form)
 
 
+@dataclass(frozen=True, slots=True)
+class File:
+    """A finished template file on this host, and its digest."""
+
+    path: Path
+    form: Format
+    digest: Digest
+
+
 class Sync:
     """Brings references up to date, in every target that wants them.
 
@@ -74,6 +83,10 @@ class Sync:
         self._stopping = stopping
         self._watch = watch
         self._turns: defaultdict[Digest, asyncio.Lock] = defaultdict(asyncio.Lock)
+
+    def tidy(self) -> None:
+        """Remove what conversions left behind that ended with their process."""
+        tidy(self.config.state.directory / "spool")
 
     async def bring(self, job: SyncJob) -> Outcome:
         """Ensure that what the reference means now is published; return how that went."""
@@ -161,75 +174,87 @@ class Sync:
         volumes: list[str] = []
         published = False
         with ExitStack() as files:
-            made: dict[Format, tuple[Path, Digest]] = {}
+            made: dict[Format, File] = {}
             for target in errand.targets:
                 form = errand.form_for(target)
                 name = file_name(errand.settings.name, errand.reference, image, form)
                 try:
-                    if not target.missing(name, self._size_of(target, name)):
-                        volumes += self._adopt(errand, target, name, image)
-                        continue
-                    if form not in made:
-                        made[form] = self._file(errand, image, form, name, files)
-                    file, digest = made[form]
-                    placed = target.publish(file, name, digest, errand.progress)
+                    there = self._there(errand, target, name, image)
+                    if there is None:
+                        if form not in made:
+                            made[form] = self._file(errand, image, form, name, files)
+                        there = self._publish_to(target, errand, image, made[form], name)
+                        published = True
+                    volumes += there
                 except PublishError as exc:
                     faults.append(exc)
-                    continue
-                template = Template(
-                    name=name,
-                    target=target.name,
-                    reference=errand.reference,
-                    format=form,
-                    platform=errand.platform,
-                    digest=image.digest,
-                    manifest_digest=image.manifest_digest,
-                    config_digest=image.config_digest,
-                    diff_ids=tuple(layer.diff_id for layer in image.layers),
-                    file_digest=digest,
-                    size=file.stat().st_size,
-                    created=datetime.now(UTC),
-                    volumes=tuple(dict.fromkeys(volume.volid for volume in placed)),
-                    syncd_version=__version__,
-                )
-                self._ledger.record(template)
-                volumes += template.volumes
-                published = True
         if faults:
             raise PublishError("; ".join(map(str, faults)))
         said = "is published" if published else "was there already"
         result = Result.PUBLISHED if published else Result.UNCHANGED
         return Outcome(result, f"{image.digest} {said}", tuple(volumes))
 
-    def _size_of(self, target: Target, name: str) -> int | None:
-        """Return the size in bytes that the ledger knows of a file, or None."""
-        return next(
-            (t.size for t in self._ledger.templates(target=target.name) if t.name == name), None
+    def _publish_to(
+        self,
+        target: Target,
+        errand: Errand,
+        image: Image,
+        file: File,
+        name: str,
+    ) -> tuple[str, ...]:
+        """Publish a file in one target, between two lines of the ledger; return its volume ids."""
+        template = Template(
+            name=name,
+            target=target.name,
+            reference=errand.reference,
+            format=file.form,
+            platform=errand.platform,
+            digest=image.digest,
+            manifest_digest=image.manifest_digest,
+            config_digest=image.config_digest,
+            diff_ids=tuple(layer.diff_id for layer in image.layers),
+            file_digest=file.digest,
+            size=file.path.stat().st_size,
+            created=datetime.now(UTC),
+            volumes=(),
+            syncd_version=__version__,
         )
+        self._ledger.intend(template)
+        placed = target.publish(file.path, name, file.digest, errand.progress)
+        volumes = tuple(dict.fromkeys(volume.volid for volume in placed))
+        self._ledger.record(replace(template, volumes=volumes))
+        return volumes
 
-    def _adopt(self, errand: Errand, target: Target, name: str, image: Image) -> list[str]:
-        """Return the volume ids of a file that is there; let the ledger know the tag's digest.
+    def _there(
+        self, errand: Errand, target: Target, name: str, image: Image
+    ) -> tuple[str, ...] | None:
+        """Return the volume ids of a file that a target lists already, or None.
 
-        A file that syncd did not make stays out of the ledger, so that retention leaves it.
+        The ledger learns that the tag means it now.  A file that syncd did not make stays out of
+        the ledger, so that retention leaves it alone.
         """
-        for template in self._ledger.templates(target=target.name):
-            if template.name == name:
-                self._ledger.record(
-                    replace(
-                        template,
-                        reference=errand.reference,
-                        digest=image.digest,
-                        platform=errand.platform,
-                        created=datetime.now(UTC),
-                    )
-                )
-                return list(template.volumes)
-        return [volume.volid for volume in target.volumes() if volume.name == name]
+        made = self._ledger.made(target.name, name)
+        if target.missing(name, made.size if made else None):
+            return None
+        volumes = tuple(
+            dict.fromkeys(volume.volid for volume in target.volumes() if volume.name == name)
+        )
+        if made is not None:
+            known = replace(
+                made,
+                reference=errand.reference,
+                platform=errand.platform,
+                digest=image.digest,
+                created=datetime.now(UTC),
+                volumes=volumes,
+            )
+            self._ledger.record(known)
+        return volumes
 
     def _file(
         self, errand: Errand, image: Image, form: Format, name: str, files: ExitStack
-    ) -> tuple[Path, Digest]:
-        """Return a finished file of this image and its digest: one that is there, or a new one.
+    ) -> File:
+        """Return a finished file of this image: one that is there, or a new one.
 
         What is made lives as long as `files`.
         """
@@ -238,7 +263,7 @@ class Sync:
                 target = self.targets.get(template.target)
                 file = target.local(template.name) if target else None
                 if file is not None:
-                    return file, template.file_digest
+                    return File(file, form, template.file_digest)
         state = self.config.state
         cache = Cache(state.directory / "cache", state.cache_max)
         folder = files.enter_context(workshop(state.directory / "spool"))
@@ -253,7 +278,7 @@ class Sync:
             progress=errand.progress,
         )
         cache.keep(errand.reference, image)
-        return folder / name, written.digest
+        return File(folder / name, form, written.digest)
 
     def _delete(self, target: Target, template: Template) -> bool:
         """Delete a template everywhere in a target; return whether it is gone."""
