@@ -7,6 +7,7 @@ loopback and checked by its SHA-512, it takes the same way into the image.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,6 +30,9 @@ from tests.e2e.registry import Registry
 
 IMAGES = CHECKOUT / "images"
 HOST_KEYS = ("ssh_host_ecdsa_key", "ssh_host_ed25519_key", "ssh_host_rsa_key")
+# sshd makes an address from which logins failed wait (PerSourcePenalties, sshd_config(5)): each
+# login comes from another one.
+SOURCES = (f"127.0.1.{number}" for number in itertools.count(1))
 EVERY_VARIABLE = ("LDAP_URI", "LDAP_BASE", "LDAP_BIND_DN", "LDAP_BIND_SECRET")
 
 
@@ -116,6 +120,7 @@ def log_in(container: Machine, name: str, password: str, command: str) -> Comple
     container.run("sh", "-c", f"printf '#!/bin/sh\\necho \"$PASSWORD\"\\n' >{ask}; chmod 755 {ask}")
     said = [f"SSH_ASKPASS={ask}", "SSH_ASKPASS_REQUIRE=force", f"PASSWORD={password}"]
     options = ["StrictHostKeyChecking=no", "NumberOfPasswordPrompts=1"]
+    options.append(f"BindAddress={next(SOURCES)}")
     flags = [word for option in options for word in ("-o", option)]
     return container.run("env", *said, "ssh", *flags, f"{name}@127.0.0.1", command)
 
