@@ -68,7 +68,9 @@ def read(headers: Mapping[str, str], body: bytes, secret: str) -> Delivery:
     """
     signature = headers.get("X-Hub-Signature-256", "")
     expected = "sha256=" + hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
-    if not hmac.compare_digest(signature.encode(), expected.encode()):
+    # A header may hold any bytes; they come as surrogates (PEP 383).
+    given = signature.encode("utf-8", "surrogateescape")
+    if not hmac.compare_digest(given, expected.encode()):
         raise SignatureError(
             "the delivery's signature is missing or wrong",
             "set the same secret in the webhook's settings on GitHub and in syncd",
