@@ -123,9 +123,12 @@ class Target(Protocol):
 def check_pattern(pattern: str) -> str:
     """Return a name pattern if it can be filled in; raise ConfigError."""
     try:
-        names = {name for _, name, _, _ in string.Formatter().parse(pattern) if name is not None}
+        fields = [field[1:] for field in string.Formatter().parse(pattern) if field[1] is not None]
     except ValueError as exc:
         raise ConfigError(f"the name pattern {pattern!r} is malformed: {exc}") from exc
+    if any(layout or conversion for _, layout, conversion in fields):
+        raise ConfigError(f"the name pattern {pattern!r} may have only names between its braces")
+    names = {name for name, _, _ in fields if name is not None}
     unknown = names - set(_FIELDS)
     if unknown:
         raise ConfigError(
