@@ -58,7 +58,8 @@ def load(path: Path | None) -> Config:
 
 def _fault(path: Path, text: str, error: Any) -> str:
     """Describe one fault: file, line, key, what is wrong."""
-    keys = [key for key in error["loc"] if key not in ("proxmox", "directory")]
+    # A target's place has its type between index and key.
+    keys = [key for at, key in enumerate(error["loc"]) if (error["loc"][0], at) != ("target", 2)]
     name = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in keys).lstrip(".")
     message = error["msg"].removeprefix("Value error, ")
     if error["type"] == "extra_forbidden":

@@ -14,11 +14,12 @@ import structlog
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.triggers.interval import IntervalTrigger
 
+from syncd.cron import trigger
 from syncd.errors import SyncdError
 from syncd.job import Cause
 from syncd.ledger import Ledger
 from syncd.reference import Reference
-from syncd.settings import Config, cron
+from syncd.settings import Config
 from syncd.sync import Sync
 from syncd.worker import Worker
 
@@ -43,7 +44,7 @@ class Schedule:
         self.apply(self._sync.config)
         self._clock.start()
         last = self._ledger.last_run(_WEEKLY)
-        due = cron(self._sync.config.schedule.weekly).get_next_fire_time(None, last)
+        due = trigger(self._sync.config.schedule.weekly).get_next_fire_time(None, last)
         if due is not None and due <= datetime.now(UTC):
             log.info("weekly run made up", last=last.isoformat())
             self.weekly()
@@ -52,7 +53,7 @@ class Schedule:
         """Take over the times of a configuration."""
         self._clock.remove_all_jobs()
         common = {"coalesce": True, "max_instances": 1, "misfire_grace_time": _GRACE}
-        self._clock.add_job(self.weekly, cron(config.schedule.weekly), **common)
+        self._clock.add_job(self.weekly, trigger(config.schedule.weekly), **common)
         if config.schedule.sweep is not None:
             seconds = max(1, int(config.schedule.sweep.total_seconds()))
             self._clock.add_job(self.sweep, IntervalTrigger(seconds=seconds), **common)

@@ -10,7 +10,7 @@ import os
 import re
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -22,16 +22,13 @@ from pydantic import (
     model_validator,
 )
 
+from syncd.cron import trigger
 from syncd.errors import ConfigError, SyncdError
 from syncd.limits import Limits
 from syncd.reference import Platform, Reference
 from syncd.template import DEFAULT_NAME, check_pattern
 
-if TYPE_CHECKING:
-    from apscheduler.triggers.cron import CronTrigger
-
 _SPAN = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
-_WEEKDAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _SECRET_MAX = 64 << 10
 
 
@@ -43,7 +40,10 @@ def _span(value: object) -> object:
     if not value or not match:
         raise ValueError("write a span of time like 90s, 5m, 1h or 1h30m")
     days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
-    return timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds)
+    try:
+        return timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds)
+    except OverflowError as exc:
+        raise ValueError("this span of time is beyond measure") from exc
 
 
 def _off(value: object) -> object:
@@ -83,21 +83,15 @@ def _tag(value: str) -> str:
     return value
 
 
-def cron(text: str) -> CronTrigger:
-    """Return the trigger of a five-field cron line, in UTC; raise ValueError.
-
-    APScheduler counts weekdays from Monday, cron from Sunday; so numbers become names here.
-    """
-    from apscheduler.triggers.cron import CronTrigger
-
-    fields = text.split()
-    if len(fields) == 5:
-        fields[4] = re.sub(r"(?<![/\w])[0-7]", lambda m: _WEEKDAYS[int(m[0])], fields[4])
-    return CronTrigger.from_crontab(" ".join(fields), timezone="UTC")
-
-
 def _cron_line(value: str) -> str:
-    cron(value)
+    trigger(value)
+    return value
+
+
+def _address(value: str) -> str:
+    """Check that the port is one: the pattern has seen to the rest."""
+    if int(value.rpartition(":")[2]) > 65535:
+        raise ValueError("the port is beyond 65535")
     return value
 
 
@@ -112,9 +106,11 @@ class _Section(BaseModel):
 class ServerSettings(_Section):
     """The listening socket and its secrets."""
 
-    listen: Annotated[str, Field(pattern=r"^(\[[0-9a-fA-F:]+\]|[^:\s]+):[0-9]{1,5}$")] = (
-        "127.0.0.1:8750"
-    )
+    listen: Annotated[
+        str,
+        Field(pattern=r"^(\[[0-9a-fA-F:]+\]|[^:\s]+):[0-9]{1,5}$"),
+        AfterValidator(_address),
+    ] = "127.0.0.1:8750"
     webhook_secret_file: Path | None = None
     api_token_file: Path | None = None
     settle: Span = timedelta(seconds=2)
@@ -151,7 +147,7 @@ class WorkerSettings(_Section):
 class RegistrySettings(_Section):
     """How to speak to one registry."""
 
-    host: Annotated[str, _parsed(lambda host: Reference.parse(f"{host}/x"))] = ""
+    host: Annotated[str, _parsed(lambda host: Reference.parse(f"{host}/x"))]
     username: str | None = None
     password_file: Path | None = None
     plain_http: bool = False
@@ -275,8 +271,8 @@ class NotifySettings(_Section):
 
     def urls(self) -> list[str]:
         """Return the Apprise URLs, read from their file now: they carry passwords."""
-        lines = (_secret(self.urls_file, "notify-urls") or "").splitlines()
-        return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+        lines = map(str.strip, (_secret(self.urls_file, "notify-urls") or "").splitlines())
+        return [line for line in lines if line and not line.startswith("#")]
 
 
 class Config(_Section):
@@ -295,8 +291,10 @@ class Config(_Section):
     @model_validator(mode="after")
     def _consistent(self) -> Config:
         names = [target.name for target in self.target]
-        if twice := sorted({name for name in names if names.count(name) > 1}):
+        if twice := _repeated(names):
             raise ValueError(f"targets share a name: {', '.join(twice)}")
+        if twice := _repeated([registry.host for registry in self.registry]):
+            raise ValueError(f"registries share a host: {', '.join(twice)}")
         for image in self.image:
             if unknown := sorted(set(image.targets or ()) - set(names)):
                 raise ValueError(
@@ -323,6 +321,10 @@ class Config(_Section):
             if reference.tag is None or image.watches(reference.tag):
                 return image
         return ImageSettings(repository=reference.name)
+
+
+def _repeated(names: list[str]) -> list[str]:
+    return sorted({name for name in names if names.count(name) > 1})
 
 
 def _secret(file: Path | None, credential: str) -> str | None:
