@@ -16,7 +16,7 @@ from syncd.convert import convert
 from syncd.job import Silence
 from syncd.limits import Allowance, Limits
 from syncd.manifest import Descriptor, read_image
-from syncd.member import Member
+from syncd.member import HARD_LINK, Member
 from syncd.reference import Platform
 from syncd.rootfs import Written
 from syncd.tar import Parser
@@ -90,6 +90,25 @@ def decompressed(template: Path) -> bytes:
     engine = zstandard.ZstdDecompressor()
     with template.open("rb") as file:
         return engine.stream_reader(file, read_across_frames=True).read()
+
+
+def checked(template: bytes) -> list[Entry]:
+    """Return a template's members in their order, which is one that GNU tar extracts rightly.
+
+    Each name stands once, behind its folder, without `.wh.`; a hard link behind its target.
+    """
+    engine = zstandard.ZstdDecompressor()
+    found = entries(engine.stream_reader(template, read_across_frames=True).read())
+    assert found[0].name == b"./"
+    seen = {b"./"}
+    for entry in found[1:]:
+        folder, _, last = entry.name.rstrip(b"/").rpartition(b"/")
+        assert folder + b"/" in seen
+        assert not seen & {entry.name, entry.name.rstrip(b"/"), entry.name + b"/"}
+        assert not last.startswith(b".wh.")
+        assert entry.kind != HARD_LINK or entry.target in seen
+        seen.add(entry.name)
+    return found
 
 
 def entries(plain: bytes) -> list[Entry]:
