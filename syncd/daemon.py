@@ -29,6 +29,7 @@ from syncd.event import BODY_MAX
 from syncd.job import Advance, Cause, Progress
 from syncd.ledger import Ledger
 from syncd.notify import Notices
+from syncd.proxmox import ProxmoxTarget
 from syncd.reference import Reference
 from syncd.schedule import Schedule
 from syncd.settings import Config, DirectoryTargetSettings
@@ -72,13 +73,12 @@ def assemble(config: Config, watch: Callable[[Reference], Progress]) -> Parts:
 
 def targets_of(config: Config) -> dict[str, Target]:
     """Return the configured targets by name."""
-    targets: dict[str, Target] = {}
-    for settings in config.target:
-        if isinstance(settings, DirectoryTargetSettings):
-            targets[settings.name] = DirectoryTarget(settings)
-        else:
-            raise ConfigError(f"target {settings.name}: type proxmox is not built yet")
-    return targets
+    return {
+        settings.name: DirectoryTarget(settings)
+        if isinstance(settings, DirectoryTargetSettings)
+        else ProxmoxTarget(settings, config.state.directory)
+        for settings in config.target
+    }
 
 
 class Logged:
