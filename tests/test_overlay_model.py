@@ -7,6 +7,7 @@ each layer: nothing of it is fast, and nothing is shared with `syncd.overlay`.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 from hypothesis import example, given, settings
@@ -32,16 +33,16 @@ class Change:
 
     def archived(self, label: int) -> bytes:
         """Return the member; its time of change is the label, by which it is known again."""
-        mtime = label * 10**9
+        own: dict[str, Any] = {"mtime": label * 10**9, "uid": label}
         match self.act:
             case "file":
-                return archives.file(self.path, mtime=mtime)
+                return archives.file(self.path, b"%d\n" % label, **own)
             case "directory":
-                return archives.directory(self.path, mtime=mtime)
+                return archives.directory(self.path, mode=0o1700 + label % 64, **own)
             case "symlink":
-                return archives.symlink(self.path, self.target, mtime=mtime)
+                return archives.symlink(self.path, self.target, **own)
             case "hardlink":
-                return archives.hardlink(self.path, self.target, mtime=mtime)
+                return archives.hardlink(self.path, self.target, **own)
             case "whiteout":
                 return archives.whiteout(self.path)
             case _:
