@@ -256,6 +256,7 @@ class LimitSettings(_Section):
     entries: Annotated[int, Field(ge=1)] = Limits().entries
     path: Annotated[int, Field(ge=256, le=65535)] = Limits().path
     header: ByteSize = ByteSize(Limits().header)
+    metadata: ByteSize = ByteSize(Limits().metadata)
     unpacked: ByteSize = ByteSize(Limits().unpacked)
 
     def bounds(self) -> Limits:
