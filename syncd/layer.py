@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, BinaryIO, Self, cast
 
@@ -36,8 +37,9 @@ _ZSTD_WINDOW_MAX = 1 << 27  # as the zstd command allows without --long: zstd(1)
 class Unpacked:
     """One layer's plain tar, open for reading at `fd`, and its members."""
 
-    def __init__(self, fd: int, members: list[Member]) -> None:
-        self.fd = fd
+    def __init__(self, file: BinaryIO, members: list[Member]) -> None:
+        self._file = file
+        self.fd = file.fileno()
         self.members = members
 
     def __enter__(self) -> Self:
@@ -48,7 +50,7 @@ class Unpacked:
 
     def close(self) -> None:
         """Let the tar go."""
-        os.close(self.fd)
+        self._file.close()
 
 
 def unpack(
@@ -71,7 +73,8 @@ def unpack(
     source = _Counted(blob, advance)
     parser = Parser(limits, metadata)
     hasher = layer.diff_id.hasher()
-    with _anonymous_file(spool) as file:
+    with ExitStack() as on_failure:
+        file = on_failure.enter_context(_anonymous_file(spool))
         try:
             for chunk in _decompressed(source, layer.descriptor.compression):
                 allowance.take(len(chunk))
@@ -90,7 +93,8 @@ def unpack(
                 f"{layer.diff_id.algorithm}:{hasher.hexdigest()}, not of diff_id {layer.diff_id}",
                 "the image is damaged or was built wrongly; build and push it again",
             )
-        return Unpacked(os.dup(file.fileno()), parser.members)
+        on_failure.pop_all()
+        return Unpacked(file, parser.members)
 
 
 class _Counted:
@@ -189,7 +193,7 @@ def _anonymous_file(folder: Path) -> BinaryIO:
     except OSError as exc:
         raise StorageError(
             f"no spool file can be made in {folder}: {exc.strerror}",
-            "check its permissions and free space",
+            "check its permissions and free space, and how many files may be open",
         ) from exc
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import subprocess
 import sys
 import threading
@@ -36,7 +37,7 @@ from tests.images import (
     layer_of,
     write_layout,
 )
-from tests.templates import AMD64, flatten, read
+from tests.templates import AMD64, convert_layout, flatten, read
 
 BASE = layer(
     directory("bin"),
@@ -296,6 +297,22 @@ def test_stop(step: str, tmp_path: Path) -> None:
     assert list((tmp_path / "out").iterdir()) == []
     assert open_files() == open_before
     assert not [one for one in threading.enumerate() if one.name.startswith(("layer", "compress"))]
+
+
+def test_more_layers_than_open_files(tmp_path: Path) -> None:
+    """An image of more layers than files may be open is a StorageError that says so."""
+    layout = write_layout(
+        tmp_path / "layout", {"": image(*(layer(file(f"{i}")) for i in range(99)))}
+    )
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    for most in range(open_files() + 20, open_files() + 40):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, before[1]))
+        try:
+            with pytest.raises(StorageError, match="Too many open files"):
+                convert_layout(layout, tmp_path)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 MEASURE = """
