@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,57 +13,10 @@ import pytest
 
 from images import plan
 from images.plan import Event, Image, PlanError
+from tests import histories
+from tests.histories import PLAN, History, Repository, git
 
-PLAN = Path(plan.__file__)
-ON = "ARG {0}=localhost/{1}\nFROM ${{{0}}}\n"
-DOCKERFILES = {
-    "base": "FROM scratch\n",
-    "nodejs": ON.format("BASE_IMAGE", "base:latest"),
-    "python": ON.format("BASE_IMAGE", "base:latest"),
-    "web": ON.format("NODEJS_IMAGE", "nodejs"),
-}
 EVERYTHING = [["base"], ["nodejs", "python"], ["web"]]
-ZEROS = "0" * 40
-
-
-class Repository:
-    """A checkout with the four images of DOCKERFILES and plan.py in its first commit."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        folder.mkdir()
-        self.git("init", "--quiet", "--initial-branch=main")
-        for name, dockerfile in DOCKERFILES.items():
-            self.write(f"images/{name}/Dockerfile", dockerfile)
-        self.write("images/plan.py", PLAN.read_text())
-        self.write("images/README.md", "images")
-        self.first = self.commit()
-
-    def git(self, *arguments: str) -> str:
-        return git(self.folder, *arguments)
-
-    def write(self, path: str, content: str) -> None:
-        file = self.folder / path
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(content)
-
-    def commit(self, *changed: str) -> str:
-        for path in changed:
-            self.write(path, f"{path} of another day\n" if "Dockerfile" not in path else "FROM x\n")
-        self.git("add", "--all")
-        self.git("commit", "--quiet", "--allow-empty", "--message=change")
-        return self.git("rev-parse", "HEAD")
-
-
-def git(folder: Path, *arguments: str) -> str:
-    done = subprocess.run(
-        ["git", "-C", folder, "-c", "user.name=t", "-c", "user.email=t@example.org", *arguments],
-        env={**os.environ, "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return done.stdout.strip()
 
 
 @pytest.fixture
@@ -88,154 +39,29 @@ def names(made: dict[str, Any]) -> list[list[str]]:
     return [[image["name"] for image in level] for level in made["levels"]]
 
 
-History = Callable[[Repository], str]
-"""Makes a history after the first commit, leaves HEAD at what was pushed, returns `before`."""
-
-
-def first_push(repository: Repository) -> str:
-    repository.git("checkout", "--quiet", "-b", "mine")
-    repository.commit("images/python/motd")
-    return ZEROS
-
-
-def never_built(repository: Repository) -> str:
-    return f"{repository.first} {ZEROS}"
-
-
-def one_change(repository: Repository) -> str:
-    repository.commit("images/python/motd")
-    return repository.first
-
-
-def change_below_others(repository: Repository) -> str:
-    repository.commit("images/nodejs/motd")
-    return repository.first
-
-
-def several_commits(repository: Repository) -> str:
-    repository.commit("images/python/motd")
-    repository.commit("README.md")
-    repository.commit("images/web/page")
-    return repository.first
-
-
-def several_images(repository: Repository) -> str:
-    repository.commit("images/python/motd", "images/nodejs/motd")
-    return repository.first
-
-
-def merge(repository: Repository) -> str:
-    repository.git("checkout", "--quiet", "-b", "mine")
-    repository.commit("images/web/page")
-    repository.git("checkout", "--quiet", "main")
-    before = repository.commit("README.md")
-    repository.git("merge", "--quiet", "--no-ff", "mine")
-    return before
-
-
-def merge_of_main(repository: Repository) -> str:
-    repository.git("checkout", "--quiet", "-b", "mine")
-    before = repository.commit("images/web/page")
-    repository.git("checkout", "--quiet", "main")
-    repository.commit("images/python/motd")
-    repository.git("checkout", "--quiet", "mine")
-    repository.git("merge", "--quiet", "--no-ff", "main")
-    return before
-
-
-def force_push(repository: Repository) -> str:
-    before = repository.commit("images/python/motd")
-    repository.git("reset", "--quiet", "--hard", repository.first)
-    repository.commit("images/web/page")
-    return before
-
-
-def force_push_of_a_lost_commit(repository: Repository) -> str:
-    repository.commit("images/web/page")
-    return "1" * 40
-
-
-def rename_of_a_file(repository: Repository) -> str:
-    before = repository.commit("images/python/motd")
-    repository.git("mv", "images/python/motd", "images/web/motd")
-    repository.commit()
-    return before
-
-
-def rename_of_an_image(repository: Repository) -> str:
-    repository.git("mv", "images/python", "images/snake")
-    repository.commit()
-    return repository.first
-
-
-def deleted_image(repository: Repository) -> str:
-    shutil.rmtree(repository.folder / "images/python")
-    repository.commit()
-    return repository.first
-
-
-def added_image(repository: Repository) -> str:
-    repository.write("images/java/Dockerfile", ON.format("BASE_IMAGE", "base"))
-    repository.commit()
-    return repository.first
-
-
-def outside(repository: Repository) -> str:
-    repository.commit("README.md", "images/README.md", "syncd/images/base/file")
-    return repository.first
-
-
-def no_change(repository: Repository) -> str:
-    repository.commit()
-    return repository.first
-
-
-def undone(repository: Repository) -> str:
-    repository.commit("images/base/motd")
-    repository.git("revert", "--no-edit", "HEAD")
-    return repository.first
-
-
-def undone_after_a_failed_build(repository: Repository) -> str:
-    failed = repository.commit("images/nodejs/motd")
-    repository.git("revert", "--no-edit", "HEAD")
-    return f"{failed} {repository.first}"
-
-
-def built_long_ago(repository: Repository) -> str:
-    before = repository.commit("images/python/motd")
-    repository.commit("images/web/page")
-    return f"{before} {repository.first}"
-
-
-def odd_names(repository: Repository) -> str:
-    repository.commit("images/python/new\nline", "images/web/sp ace\tü")
-    return repository.first
-
-
 @pytest.mark.parametrize(
     ("history", "levels"),
     [
-        (first_push, EVERYTHING),
-        (never_built, EVERYTHING),
-        (one_change, [["python"]]),
-        (change_below_others, [["nodejs"], ["web"]]),
-        (several_commits, [["python", "web"]]),
-        (several_images, [["nodejs", "python"], ["web"]]),
-        (merge, [["web"]]),
-        (merge_of_main, [["python"]]),
-        (force_push, [["python", "web"]]),
-        (force_push_of_a_lost_commit, EVERYTHING),
-        (rename_of_a_file, [["python", "web"]]),
-        (rename_of_an_image, [["snake"]]),
-        (deleted_image, []),
-        (added_image, [["java"]]),
-        (outside, []),
-        (no_change, []),
-        (undone, []),
-        (undone_after_a_failed_build, [["nodejs"], ["web"]]),
-        (built_long_ago, [["python", "web"]]),
-        (odd_names, [["python", "web"]]),
+        (histories.first_push, EVERYTHING),
+        (histories.never_built, EVERYTHING),
+        (histories.one_change, [["python"]]),
+        (histories.change_below_others, [["nodejs"], ["web"]]),
+        (histories.several_commits, [["python", "web"]]),
+        (histories.several_images, [["nodejs", "python"], ["web"]]),
+        (histories.merge, [["web"]]),
+        (histories.merge_of_main, [["python"]]),
+        (histories.force_push, [["python", "web"]]),
+        (histories.force_push_of_a_lost_commit, EVERYTHING),
+        (histories.rename_of_a_file, [["python", "web"]]),
+        (histories.rename_of_an_image, [["snake"]]),
+        (histories.deleted_image, []),
+        (histories.added_image, [["java"]]),
+        (histories.outside, []),
+        (histories.no_change, []),
+        (histories.undone, []),
+        (histories.undone_after_a_failed_build, [["nodejs"], ["web"]]),
+        (histories.built_long_ago, [["python", "web"]]),
+        (histories.odd_names, [["python", "web"]]),
     ],
 )
 def test_push(repository: Repository, history: History, levels: list[list[str]]) -> None:
@@ -290,7 +116,7 @@ def test_shallow_clone(
     levels: list[list[str]],
 ) -> None:
     """A shallow clone fetches the commit it compares with, and builds everything if it cannot."""
-    before = one_change(repository)
+    before = histories.one_change(repository)
     clone = tmp_path / "clone"
     git(tmp_path, "clone", "--quiet", f"--depth={depth}", repository.folder.as_uri(), str(clone))
     if not origin_has_before:
@@ -303,7 +129,7 @@ def test_outputs(repository: Repository, tmp_path: Path) -> None:
     """A runner gets each level as one line of JSON, empty ones too, after what was there."""
     file = tmp_path / "output"
     file.write_text("earlier=1\n")
-    before = change_below_others(repository)
+    before = histories.change_below_others(repository)
     sha = repository.git("rev-parse", "HEAD")
     run_plan(
         repository.folder,
