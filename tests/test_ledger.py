@@ -1,0 +1,303 @@
+"""What `syncd.ledger` promises: what was written down is there, whatever happens next."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from syncd.errors import LedgerError
+from syncd.job import Cause, Outcome, Result, State, SyncJob
+from syncd.ledger import Ledger
+from syncd.reference import Digest, Platform, Reference
+from syncd.template import Format, Template
+
+REFERENCE = Reference.parse("ghcr.io/o/n:latest")
+OTHER = Reference.parse("ghcr.io/o/other:latest")
+DONE = Outcome(Result.PUBLISHED, "it is there", ("t:vztmpl/a.tar", "t:vztmpl/b.tar"))
+TEMPLATE = Template(
+    name="a.tar.zst",
+    target="t",
+    reference=REFERENCE,
+    format=Format.ROOTFS,
+    platform=Platform("linux", "arm", "v7"),
+    digest=Digest("sha256", "a" * 64),
+    manifest_digest=Digest("sha256", "b" * 64),
+    config_digest=Digest("sha256", "c" * 64),
+    diff_ids=(Digest("sha256", "d" * 64), Digest("sha512", "e" * 128)),
+    file_digest=Digest("sha256", "f" * 64),
+    size=1 << 40,
+    created=datetime(2026, 1, 2, 3, 4, 5, 6, tzinfo=UTC),
+    volumes=("t:vztmpl/a.tar.zst",),
+    syncd_version="1.2.3",
+    pinned=True,
+)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Return where the ledger is."""
+    return tmp_path / "state" / "ledger.sqlite"
+
+
+@pytest.fixture
+def ledger(path: Path) -> Iterator[Ledger]:
+    """Open a new ledger."""
+    with Ledger(path) as ledger:
+        yield ledger
+
+
+def job(reference: Reference = REFERENCE, cause: Cause = Cause.WEBHOOK) -> SyncJob:
+    """Return a new job."""
+    return SyncJob(reference, cause)
+
+
+def test_a_job_through_its_life(ledger: Ledger, path: Path) -> None:
+    """A job's state is what was written last, also for another process, without a close."""
+    one = job()
+    for act, state in [
+        (lambda: ledger.accept([one]), State.QUEUED),
+        (lambda: ledger.start(one.id), State.RUNNING),
+        (lambda: ledger.finish(one.id, DONE), State.DONE),
+    ]:
+        act()
+        with Ledger(path) as reopened:
+            found = reopened.job(one.id)
+            assert found is not None
+            assert (found.job, found.state) == (one, state)
+            assert reopened.unfinished() == ([] if state is State.DONE else [one])
+    assert found.outcome == DONE
+    assert found.started is not None
+    assert found.finished is not None
+    assert one.created <= found.started <= found.finished <= datetime.now(UTC)
+
+
+def test_unknown_job(ledger: Ledger) -> None:
+    """A job that is not there is None."""
+    assert ledger.job("none") is None
+
+
+def test_a_crash_loses_nothing(path: Path) -> None:
+    """What was acknowledged survives a process that is killed in the midst of a transaction."""
+    script = """
+import os, signal, sys
+from pathlib import Path
+from syncd.job import Cause, SyncJob
+from syncd.ledger import Ledger
+from syncd.reference import Reference
+ledger = Ledger(Path(sys.argv[1]))
+job = SyncJob(Reference.parse("a.b/c:d"), Cause.WEBHOOK, "kept")
+ledger.accept([job], "delivery", ["kept"])
+with ledger._transaction() as db:
+    db.execute("UPDATE jobs SET state = 'done'")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    ended = subprocess.run([sys.executable, "-c", script, path], timeout=30, check=False)
+    assert ended.returncode == -signal.SIGKILL
+    with Ledger(path) as ledger:
+        assert [one.id for one in ledger.unfinished()] == ["kept"]
+        assert ledger.seen("delivery") == ["kept"]
+
+
+def test_deliveries(ledger: Ledger) -> None:
+    """A delivery is remembered with its jobs, the first time it came."""
+    one, two = job(), job(OTHER)
+    assert ledger.seen("1") is None
+    ledger.accept([one, two], "1", [one.id, two.id])
+    ledger.accept([], "1", ["another"])
+    assert ledger.seen("1") == [one.id, two.id]
+    ledger.accept([], "2")
+    assert ledger.seen("2") == []
+
+
+def test_all_or_nothing(ledger: Ledger) -> None:
+    """Jobs and delivery are written in one piece: where one fails there is none."""
+    one = job()
+    with pytest.raises(LedgerError, match="UNIQUE"):
+        ledger.accept([one, one], "1", [one.id])
+    assert ledger.job(one.id) is None
+    assert ledger.seen("1") is None
+    ledger.accept([one], "1", [one.id])
+    assert ledger.seen("1") == [one.id]
+
+
+def test_unfinished(ledger: Ledger) -> None:
+    """What is taken up again comes oldest first, without the command line's."""
+    jobs = [
+        SyncJob(REFERENCE, cause, name, datetime(2026, 1, 1, tzinfo=UTC) + timedelta(hours=hours))
+        for name, cause, hours in [
+            ("late", Cause.API, 3),
+            ("early", Cause.WEBHOOK, 1),
+            ("typed", Cause.CLI, 2),
+            ("running", Cause.SWEEP, 2),
+            ("done", Cause.SWEEP, 0),
+        ]
+    ]
+    ledger.accept(jobs)
+    ledger.start("running")
+    ledger.finish("done", DONE)
+    assert [one.id for one in ledger.unfinished()] == ["early", "running", "late"]
+
+
+def test_newest_jobs(ledger: Ledger) -> None:
+    """The newest jobs come first, as many as are asked for."""
+    jobs = [job() for _ in range(5)]
+    ledger.accept(jobs)
+    assert [record.job for record in ledger.jobs(3)] == jobs[:1:-1]
+
+
+def test_templates(ledger: Ledger) -> None:
+    """A template comes back as it was, found by reference and target."""
+    older = replace(TEMPLATE, name="b", created=TEMPLATE.created - timedelta(days=1), pinned=False)
+    elsewhere = replace(older, target="u", name="c")
+    others = replace(older, reference=OTHER, name="d")
+    for template in (older, TEMPLATE, elsewhere, others):
+        ledger.record(template)
+    assert ledger.templates(REFERENCE, "t") == [TEMPLATE, older]
+    assert set(ledger.templates(REFERENCE)) == {TEMPLATE, older, elsewhere}
+    assert set(ledger.templates(target="t")) == {TEMPLATE, older, others}
+    assert len(ledger.templates()) == 4
+
+
+def test_record_again(ledger: Ledger) -> None:
+    """The same name of the same reference is one row; of two references it is two."""
+    ledger.record(TEMPLATE)
+    ledger.record(replace(TEMPLATE, size=5))
+    ledger.record(replace(TEMPLATE, reference=OTHER))
+    assert [template.size for template in ledger.templates(REFERENCE)] == [5]
+    assert len(ledger.templates()) == 2
+
+
+def test_forget(ledger: Ledger) -> None:
+    """A file that is gone is gone for every reference, on its own target only."""
+    for template in (
+        TEMPLATE,
+        replace(TEMPLATE, reference=OTHER),
+        kept := replace(TEMPLATE, target="u"),
+    ):
+        ledger.record(template)
+    ledger.forget("t", TEMPLATE.name)
+    ledger.forget("t", TEMPLATE.name)
+    assert ledger.templates() == [kept]
+
+
+def test_clock(ledger: Ledger, path: Path) -> None:
+    """The first question for a run marks it now; later ones give what was marked."""
+    before = datetime.now(UTC)
+    first = ledger.last_run("weekly")
+    assert before <= first <= datetime.now(UTC)
+    assert ledger.last_run("weekly") == first
+    ledger.mark_run("weekly")
+    with Ledger(path) as reopened:
+        assert reopened.last_run("weekly") > first
+
+
+def test_expire(ledger: Ledger, path: Path) -> None:
+    """Deliveries and finished jobs of long ago are dropped; unfinished ones and templates stay."""
+    jobs = [
+        SyncJob(REFERENCE, Cause.API, name, datetime.now(UTC) - timedelta(days=days))
+        for name, days in [("old", 91), ("young", 89), ("waiting", 91)]
+    ]
+    ledger.accept(jobs, "old")
+    ledger.accept([], "young")
+    ledger.record(TEMPLATE)
+    for name in ("old", "young"):
+        ledger.finish(name, DONE)
+    with sqlite3.connect(path) as db:
+        long_ago = (datetime.now(UTC) - timedelta(days=91)).isoformat(timespec="microseconds")
+        db.execute("UPDATE deliveries SET received = ? WHERE id = 'old'", (long_ago,))
+    db.close()
+    ledger.expire()
+    assert {record.job.id for record in ledger.jobs(10)} == {"young", "waiting"}
+    assert (ledger.seen("old"), ledger.seen("young")) == (None, [])
+    assert ledger.templates() == [TEMPLATE]
+
+
+def test_newer_schema(ledger: Ledger, path: Path) -> None:
+    """A ledger of a schema that is not known is refused, and left as it is."""
+    ledger.accept([job()])
+    with sqlite3.connect(path) as db:
+        db.execute("PRAGMA user_version = 99")
+    db.close()
+    with pytest.raises(LedgerError, match=r"of schema 99, newer.*install the syncd"):
+        Ledger(path)
+    with sqlite3.connect(path) as db:
+        assert db.execute("PRAGMA user_version").fetchone() == (99,)
+        assert db.execute("SELECT count(*) FROM jobs").fetchone() == (1,)
+    db.close()
+
+
+@pytest.mark.parametrize("damage", [b"this is no database at all, but a text" * 100, None])
+def test_unusable(damage: bytes | None, path: Path) -> None:
+    """A file that is no ledger, or cannot be one, is an error that names it."""
+    path.parent.mkdir()
+    if damage is None:
+        path.mkdir()
+    else:
+        path.write_bytes(damage)
+    with pytest.raises(LedgerError, match=f"{path} cannot be used.*check its disk"):
+        Ledger(path)
+
+
+def test_folder_in_the_way(tmp_path: Path) -> None:
+    """A state folder that cannot be made is an error that names the ledger."""
+    (tmp_path / "file").touch()
+    with pytest.raises(LedgerError, match="cannot be used"):
+        Ledger(tmp_path / "file" / "ledger.sqlite")
+
+
+def test_full_disk(ledger: Ledger) -> None:
+    """A full disk is an error that says so; with room again the ledger goes on, unharmed."""
+    kept = job()
+    ledger.accept([kept])
+    pages = ledger._db.execute("PRAGMA page_count").fetchone()[0]
+    ledger._db.execute(f"PRAGMA max_page_count = {pages}")
+    with pytest.raises(LedgerError, match="full"):
+        ledger.accept([job() for _ in range(1000)], "1")
+    ledger._db.execute("PRAGMA max_page_count = 1000000")
+    assert ledger.seen("1") is None
+    ledger.accept([after := job()])
+    assert ledger.unfinished() == [kept, after]
+
+
+def test_many_threads_and_processes(ledger: Ledger, path: Path) -> None:
+    """Threads of one process and two ledgers on one file write side by side, losing nothing."""
+    with Ledger(path) as second:
+
+        def write(to: Ledger) -> None:
+            for _ in range(10):
+                to.accept([job()])
+
+        threads = [threading.Thread(target=write, args=(one,)) for one in [ledger, second] * 3]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert len(ledger.jobs(1000)) == 60
+
+
+def test_opened_by_many_at_once(path: Path) -> None:
+    """Several processes may make the ledger at the same moment."""
+    script = "import sys; from pathlib import Path; from syncd.ledger import Ledger\n"
+    script += "sys.stdin.readline(); Ledger(Path(sys.argv[1])).mark_run('x')"
+    started = [
+        subprocess.Popen([sys.executable, "-c", script, path], stdin=subprocess.PIPE)
+        for _ in range(4)
+    ]
+    for process in started:
+        assert process.stdin is not None
+        process.stdin.write(b"go\n")
+        process.stdin.flush()
+    for process in started:
+        process.communicate(timeout=30)
+        assert process.returncode == 0
+    assert os.access(path, os.R_OK)
