@@ -137,6 +137,7 @@ class Worker:
         """Run the lane's jobs until none waits."""
         loop = asyncio.get_running_loop()
         slot = self._slots if reference.tag or reference.digest else nullcontext()
+        job: SyncJob | None = None
         try:
             while lane.waiting is not None and not self._stopping:
                 await asyncio.sleep(max(0.0, lane.not_before - loop.time()))
@@ -145,6 +146,10 @@ class Worker:
                     await self._run(job)
         except LedgerError as exc:
             log.error("lane stopped", reference=str(reference), error=str(exc))
+            for one in (job, lane.waiting):
+                if one is not None and (end := self._ends.pop(one.id, None)) is not None:
+                    end.set_exception(exc)
+                    end.exception()  # nobody need wait for it
         finally:
             del self._lanes[reference]
 

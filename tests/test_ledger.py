@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from syncd.errors import LedgerError
-from syncd.job import Cause, Outcome, Result, State, SyncJob
+from syncd.job import Cause, JobRecord, Outcome, Result, State, SyncJob
 from syncd.ledger import Ledger
 from syncd.reference import Digest, Platform, Reference
 from syncd.template import Format, Template
@@ -64,21 +64,26 @@ def job(reference: Reference = REFERENCE, cause: Cause = Cause.WEBHOOK) -> SyncJ
 def test_a_job_through_its_life(ledger: Ledger, path: Path) -> None:
     """A job's state is what was written last, also for another process, without a close."""
     one = job()
-    for act, state in [
-        (lambda: ledger.accept([one]), State.QUEUED),
-        (lambda: ledger.start(one.id), State.RUNNING),
-        (lambda: ledger.finish(one.id, DONE), State.DONE),
-    ]:
-        act()
-        with Ledger(path) as reopened:
-            found = reopened.job(one.id)
-            assert found is not None
-            assert (found.job, found.state) == (one, state)
-            assert reopened.unfinished() == ([] if state is State.DONE else [one])
-    assert found.outcome == DONE
-    assert found.started is not None
-    assert found.finished is not None
-    assert one.created <= found.started <= found.finished <= datetime.now(UTC)
+    ledger.accept([one])
+    assert reopened(path) == JobRecord(one, State.QUEUED)
+    ledger.start(one.id)
+    running = reopened(path)
+    assert running.state is State.RUNNING
+    ledger.finish(one.id, DONE)
+    done = reopened(path)
+    assert (done.job, done.state, done.outcome) == (one, State.DONE, DONE)
+    assert done.started == running.started
+    assert done.started is not None
+    assert done.finished is not None
+    assert one.created <= done.started <= done.finished <= datetime.now(UTC)
+    assert ledger.unfinished() == []
+
+
+def reopened(path: Path) -> JobRecord:
+    """Return the only job that another process would see."""
+    with Ledger(path) as ledger:
+        (record,) = ledger.jobs(10)
+        return record
 
 
 def test_unknown_job(ledger: Ledger) -> None:
