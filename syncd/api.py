@@ -10,14 +10,16 @@ import asyncio
 import hmac
 import html
 import json
+import re
 from collections.abc import Awaitable, Callable, Iterable
 from importlib.resources import files
 from typing import Any
 
+import structlog
 from aiohttp import web
 
 from syncd import __version__
-from syncd.errors import InvalidReferenceError, SyncdError
+from syncd.errors import ConfigError, InvalidReferenceError, NotFoundError, SyncdError
 from syncd.job import Cause, JobRecord, Result, SyncJob
 from syncd.ledger import Ledger
 from syncd.notify import Notices
@@ -25,6 +27,8 @@ from syncd.reference import Reference
 from syncd.sync import Sync
 from syncd.template import Template
 from syncd.worker import Worker
+
+log = structlog.stdlib.get_logger()
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -65,23 +69,29 @@ class Api:
                 token = self._sync.config.server.api_token()
                 if token is None:
                     return _error(503, "no API token is configured; set server.api_token_file")
-                given = request.headers.get("Authorization", "")
-                if not hmac.compare_digest(given.encode(), f"Bearer {token}".encode()):
+                # A header may hold any bytes; they come as surrogates (PEP 383).
+                given = request.headers.get("Authorization", "").encode("utf-8", "surrogateescape")
+                if not hmac.compare_digest(given, f"Bearer {token}".encode()):
                     return _error(401, "the bearer token is missing or wrong")
             return await handler(request)
         except InvalidReferenceError as exc:
             return _error(400, str(exc))
+        except NotFoundError as exc:
+            return _error(404, str(exc))
+        except ConfigError as exc:
+            log.error("request not answered", path=request.path, error=str(exc))
+            return _error(503, "syncd's configuration is at fault; its log says how")
         except SyncdError as exc:
             return _error(503 if exc.temporary else 500, str(exc))
 
     async def sync(self, request: web.Request) -> web.Response:
         """Start jobs for `refs`, or for everything watched."""
         body = await _body(request)
-        asked = body.get("refs", [body["ref"]] if "ref" in body else None)
+        asked = body.get("refs", [body.get("ref")])
         unknown = set(body) - {"refs", "ref"}
         if unknown:
             return _error(400, f"unknown keys: {', '.join(sorted(unknown))}; there is: refs")
-        if asked is None:
+        if not body:
             references: Iterable[Reference] = [i.reference for i in self._sync.config.image]
         elif (
             isinstance(asked, list)
@@ -98,7 +108,7 @@ class Api:
     async def jobs(self, request: web.Request) -> web.Response:
         """Return the newest jobs."""
         text = request.query.get("limit", str(_JOBS_SHOWN))
-        if not text.isdigit() or not 1 <= int(text[:5]) <= 1000:
+        if not re.fullmatch("[0-9]{1,4}", text) or not 1 <= int(text) <= 1000:
             return _error(400, "limit is not a number from 1 to 1000")
         return web.json_response({"jobs": [job_json(r) for r in self._ledger.jobs(int(text))]})
 
@@ -240,7 +250,7 @@ async def _body(request: web.Request) -> dict[str, Any]:
         return {}
     try:
         body = await request.json()
-    except ValueError as exc:
+    except (ValueError, LookupError, RecursionError) as exc:  # its charset may be any word
         raise InvalidReferenceError(f"the body is not JSON: {exc!s:.100}") from exc
     if not isinstance(body, dict):
         raise InvalidReferenceError("the body is not a JSON object")

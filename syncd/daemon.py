@@ -90,16 +90,22 @@ class Logged:
         return lambda _: None
 
 
-async def run(path: Path | None) -> None:
-    """Run the daemon with the configuration at `path`; raise SyncdError when it cannot start."""
-    parts = assemble(load(path), lambda _: Logged())
+def application(parts: Parts) -> web.Application:
+    """Return everything that is answered over HTTP."""
     sync, worker, ledger, notices = parts.sync, parts.worker, parts.ledger, parts.notices
-    schedule = Schedule(sync, worker, ledger)
     api = Api(sync, worker, ledger, notices)
     webhook = Webhook(lambda: sync.config, worker, ledger, notices)
     app = web.Application(client_max_size=BODY_MAX, middlewares=[api.guard])
     app.add_routes([*webhook.routes(), *api.routes()])
-    runner = web.AppRunner(app, access_log=None, handle_signals=False)
+    return app
+
+
+async def run(path: Path | None) -> None:
+    """Run the daemon with the configuration at `path`; raise SyncdError when it cannot start."""
+    parts = assemble(load(path), lambda _: Logged())
+    sync, worker, ledger = parts.sync, parts.worker, parts.ledger
+    schedule = Schedule(sync, worker, ledger)
+    runner = web.AppRunner(application(parts), access_log=None, handle_signals=False)
     stop = asyncio.Event()
 
     def reload() -> None:

@@ -13,7 +13,7 @@ import structlog
 from aiohttp import web
 
 from syncd import event
-from syncd.errors import EventError
+from syncd.errors import EventError, SyncdError
 from syncd.job import Cause
 from syncd.ledger import Ledger
 from syncd.notify import Notices
@@ -43,8 +43,12 @@ class Webhook:
         return [web.post("/webhooks/github", self.receive)]
 
     async def receive(self, request: web.Request) -> web.Response:
-        """Answer one delivery."""
-        status, answer = await self._answer(request)
+        """Answer one delivery; one that cannot be written down now is to be delivered again."""
+        try:
+            status, answer = await self._answer(request)
+        except SyncdError as exc:
+            log.error("delivery not accepted", peer=request.remote, error=str(exc))
+            status, answer = 503, {"error": "syncd cannot accept deliveries; its log says why"}
         self._notices.deliveries.labels(str(status)).inc()
         return web.json_response(answer, status=status)
 

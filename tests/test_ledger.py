@@ -182,6 +182,20 @@ def test_record_again(ledger: Ledger) -> None:
     assert len(ledger.templates()) == 2
 
 
+def test_intended(ledger: Ledger) -> None:
+    """What was only meant to be published is no template, but is known to be syncd's own."""
+    ledger.intend(TEMPLATE)
+    assert ledger.templates() == []
+    assert ledger.made("t", TEMPLATE.name) == TEMPLATE
+    assert ledger.made("u", TEMPLATE.name) is None
+    ledger.record(done := replace(TEMPLATE, volumes=("t:vztmpl/x",)))
+    ledger.intend(replace(TEMPLATE, reference=OTHER))
+    assert ledger.templates() == [done]
+    assert ledger.made("t", TEMPLATE.name) == done
+    ledger.forget("t", TEMPLATE.name)
+    assert ledger.made("t", TEMPLATE.name) is None
+
+
 def test_forget(ledger: Ledger) -> None:
     """A file that is gone is gone for every reference, on its own target only."""
     for template in (

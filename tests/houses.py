@@ -1,0 +1,130 @@
+"""A whole syncd in the test's own process: its parts, its HTTP server, a registry behind it.
+
+    async with House(tmp_path, registry) as house:
+        await house.deliver(body)
+
+Everything is the real thing, put together as the daemon does it; only the registry is a double.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Self
+
+from aiohttp import ClientResponse
+from aiohttp.test_utils import TestClient, TestServer
+
+from syncd.config import load
+from syncd.daemon import Parts, application, assemble
+from syncd.job import Outcome, Progress, Silence
+from syncd.reference import Reference
+from tests.archives import file
+from tests.deliveries import SECRET, signed
+from tests.fakes.registry import Registry
+from tests.images import Content, image, layer
+
+REPOSITORY = "org/repo/image"
+TOKEN = "a token of the API"
+
+
+def sample(text: str = "one") -> Content:
+    """Return a small image with this text in it."""
+    return image(layer(file("base", b"the same in each")), layer(file("text", text.encode())))
+
+
+def configure(
+    folder: Path, registry: Registry, *, server: str = "", image: str = "", more: str = ""
+) -> Path:
+    """Write a configuration and its secrets; the arguments are lines of its tables."""
+    for name, secret in (("webhook-secret", SECRET), ("api-token", TOKEN)):
+        (folder / name).write_text(f"{secret}\n")
+    path = folder / "syncd.toml"
+    path.write_text(f"""\
+[server]
+webhook_secret_file = "{folder}/webhook-secret"
+api_token_file = "{folder}/api-token"
+{server or 'settle = "0s"'}
+[state]
+directory = "{folder}/state"
+[[registry]]
+host = "{registry.address}"
+plain_http = true
+[[image]]
+repository = "{registry.address}/{REPOSITORY}"
+{image}
+[[target]]
+name = "local"
+type = "directory"
+path = "{folder}/storage"
+{more}
+""")
+    return path
+
+
+class House:
+    """The parts of a daemon on the configuration that `configure` writes with `tables`."""
+
+    parts: Parts
+    client: TestClient[Any, Any]
+
+    def __init__(
+        self,
+        folder: Path,
+        registry: Registry,
+        watch: Callable[[Reference], Progress] = lambda _: Silence(),
+        **tables: str,
+    ) -> None:
+        self.folder = folder
+        self.config = configure(folder, registry, **tables)
+        self.repository = Reference.parse(f"{registry.address}/{REPOSITORY}")
+        self.latest = self.repository.with_tag("latest")
+        self._watch = watch
+
+    async def __aenter__(self) -> Self:
+        self.parts = assemble(load(self.config), self._watch)
+        self.client = TestClient(TestServer(application(self.parts)))
+        await self.client.start_server()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.client.close()
+        await self.parts.close()
+
+    async def deliver(
+        self, body: bytes, event: str = "package", delivery: str = "1", **headers: str
+    ) -> tuple[int, dict[str, Any]]:
+        """Post a delivery; return status and JSON of the answer."""
+        given = signed(body, event, delivery) | headers
+        async with self.client.post("/webhooks/github", data=body, headers=given) as answer:
+            return answer.status, await answer.json()
+
+    async def ask(
+        self, method: str, path: str, *, token: str | None = TOKEN, **request: Any
+    ) -> ClientResponse:
+        """Make a request with the API's token; return the answer, read to its end."""
+        headers: Mapping[str, str] = {"Authorization": f"Bearer {token}"} if token else {}
+        headers = {**headers, **request.pop("headers", {})}
+        async with self.client.request(method, path, headers=headers, **request) as answer:
+            await answer.read()
+            return answer
+
+    async def outcome(self, job: str) -> Outcome:
+        """Wait for a job's end."""
+        async with asyncio.timeout(20):
+            while True:  # what runs in threads has no event to wait for
+                record = self.parts.ledger.job(job)
+                if record is not None and record.outcome is not None:
+                    return record.outcome
+                await asyncio.sleep(0.005)
+
+    @property
+    def templates(self) -> list[Path]:
+        """What stands in the target's folder, hidden files too."""
+        return sorted((self.folder / "storage" / "template" / "cache").glob("*"))
+
+    @property
+    def spool(self) -> list[Path]:
+        """What stands in the spool."""
+        return sorted((self.folder / "state" / "spool").glob("*"))
