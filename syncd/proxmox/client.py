@@ -201,7 +201,9 @@ class Client:
             hint = ""
             if denied:
                 names = re.split(r"[|,\s]+", denied["privileges"].strip())
-                hint = granting(self._settings.token_id, denied["path"], names[:1])
+                # A container's own path is as good as new: the next one has another number.
+                path = re.sub(r"^/vms/\d+$", "/vms", denied["path"])
+                hint = granting(self._settings.token_id, path, names[:1])
             return PublishError(f"{what}: {reason}", hint)
         passing = exc.status_code in (429, 502, 503, 504) or exc.status_code >= 595
         if passing or (exc.status_code == 500 and _PASSING.search(reason)):

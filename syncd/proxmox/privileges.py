@@ -62,13 +62,16 @@ def container_duties(rootfs_storage: str, bridge: str, pool: str | None) -> tupl
 
 
 def granting(token_id: str | None, path: str, privileges: Iterable[str]) -> str:
-    """Return the commands that grant exactly these privileges on this path to the token."""
+    """Return the commands that grant exactly these privileges on this path to the token.
+
+    The role's name says what is in it, so it does not matter if it is there already.
+    """
     if token_id is None:
         return ""
     names = tuple(privileges)
     user = token_id.partition("!")[0]
     role = "Syncd-" + "-".join(name.replace(".", "") for name in names)
     return (
-        f"grant it: pveum role add {role} --privs {shlex.quote(','.join(names))} && "
+        f"grant it: pveum role add {role} --privs {shlex.quote(','.join(names))}; "
         f"pveum acl modify {path} --roles {role} --users {user} --tokens {shlex.quote(token_id)}"
     )

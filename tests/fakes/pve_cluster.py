@@ -190,6 +190,7 @@ class Cluster:
         self.tasks_may_finish.set()
         self.ostype = "debian"  # what the next containers turn out to be
         self.create_failure: str | None = None  # why the next containers fail in their task
+        self.create_leaves = False  # whether a failed creation leaves its container behind
         self.create_warnings: tuple[str, ...] = ()
         self.start_failure: str | None = None
 

@@ -129,7 +129,8 @@ def create(call: Call) -> str:
         task.log.append(f"extracting archive '{params['ostemplate']}'")
         cluster.tasks_may_finish.wait()
         if cluster.create_failure is not None:
-            del cluster.containers[vmid]
+            if not cluster.create_leaves:
+                del cluster.containers[vmid]
             raise TaskError(f"unable to create CT {vmid} - {cluster.create_failure}")
         task.log.append(f"Detected container architecture: {config['arch']}")
         config["ostype"] = params.get("ostype", cluster.ostype)
