@@ -48,6 +48,18 @@ def finished(folder: Path, content: bytes = CONTENT) -> tuple[Path, Digest]:
     return file, Digest.of(content)
 
 
+def arguments(folder: Path, content: bytes = CONTENT, name: str = NAME) -> tuple[Path, str, Digest]:
+    """Write a finished file; return what `publish` is given of it."""
+    file, digest = finished(folder, content)
+    return file, name, digest
+
+
+def names_on(pve: Pve, storage: str, node: str) -> list[str]:
+    """Return the names of all files in a storage's folder, hidden ones too."""
+    folder = pve.cluster.template_folder(pve.cluster.storages[storage], node)
+    return sorted(file.name for file in folder.iterdir()) if folder.is_dir() else []
+
+
 def uploads(pve: Pve) -> list[Request]:
     """Return the uploads that were asked for."""
     return [request for request in pve.requests if request.path.endswith("/upload")]

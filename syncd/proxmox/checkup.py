@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from syncd.errors import SyncdError
+from syncd.errors import PublishError, SyncdError
 from syncd.proxmox.client import Client
 from syncd.proxmox.folder import Folders
 from syncd.proxmox.placement import Place, Placement
@@ -67,8 +67,13 @@ def _chosen(
     places: list[Place], folders: Folders, uploads: Uploads, subject: str
 ) -> Iterator[Finding]:
     for place in places:
-        by_path = folders.configured and folders.of(place) is not None
-        how = f"written at {place.storage.folder}" if by_path else "uploaded"
+        how = "uploaded"
+        if folders.configured and folders.of(place) is not None:
+            try:
+                how = f"written at {folders.usable(place)}"
+            except PublishError as exc:
+                yield Finding(False, subject, str(exc))
+                continue
         detail = f"templates go to {place.label}, {how}: {place.free / 1e9:.1f} GB free"
         yield Finding(True, subject, detail)
     if not folders.configured and uploads.spool() is None:

@@ -138,6 +138,10 @@ class Containers:
                 f"this Proxmox VE has no parameter for the image's {' and '.join(more)}; "
                 "the container runs /sbin/init"
             ]
+        if self._client.is_local and "\0" in more.get("env", ""):
+            # It would have to be an argument of pvesh, and arguments end at NUL (execve(2)).
+            del more["env"]
+            return more, [*startup.warnings, "pvesh takes one variable at most: env is left out"]
         return more, list(startup.warnings)
 
     def _begin(

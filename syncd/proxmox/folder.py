@@ -42,7 +42,7 @@ class Folders:
 
     def put(self, place: Place, file: Path, name: str, _: Digest, advance: Advance) -> Volume:
         """Ensure that the place lists `file` as `name`; raise PublishError where it cannot."""
-        folder = self._usable(place)
+        folder = self.usable(place)
         size = file.stat().st_size
         was_there = (folder / name).exists()
         try:
@@ -61,8 +61,11 @@ class Folders:
             )
         return volume
 
-    def _usable(self, place: Place) -> Path:
-        """Return the place's folder, made where only its last parts are missing."""
+    def usable(self, place: Place) -> Path:
+        """Return the place's folder, made where only its last parts are missing.
+
+        Raise PublishError, or TargetUnavailableError while it is not mounted.
+        """
         storage = place.storage
         path, folder, mountpoint = storage.path, storage.folder, storage.mountpoint
         if path is None or folder is None:
@@ -83,4 +86,6 @@ class Folders:
             raise PublishError(
                 f"{folder} cannot be made: {exc.strerror}", "check its permissions"
             ) from exc
+        if not os.access(folder, os.W_OK):
+            raise PublishError(f"{folder} cannot be written", "check its permissions")
         return folder

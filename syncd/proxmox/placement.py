@@ -72,13 +72,16 @@ class Placement:
         return [_storage(entry) for entry in self._client.get("storage")]
 
     def nodes(self) -> dict[str, Mapping[str, Any]]:
-        """Return what is known of each node that is online, by name."""
+        """Return what is known of each node that is not offline, by name.
+
+        The status is `unknown` where nobody gathers statistics; such a node may well answer.
+        """
         listed = self._client.get("nodes")
-        return {entry["node"]: entry for entry in listed if entry.get("status") == "online"}
+        return {entry["node"]: entry for entry in listed if entry.get("status") != "offline"}
 
     def offline(self) -> list[str]:
         """Return the names of the nodes that are offline."""
-        return [e["node"] for e in self._client.get("nodes") if e.get("status") != "online"]
+        return [e["node"] for e in self._client.get("nodes") if e.get("status") == "offline"]
 
     def places(self) -> list[Place]:
         """Return where templates are to be: once for a shared storage, else on each online node.
