@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import socket
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -187,69 +185,3 @@ def test_not_proxmox(pve: Pve, connect: Callable[..., Client], monkeypatch: Any)
     monkeypatch.setattr("tests.fakes.pve.json.dumps", lambda _: "<html>hello</html>")
     with pytest.raises(PublishError, match="is not the API of Proxmox VE"):
         connect().version()
-
-
-PVESH = """\
-#!{python}
-import json, ssl, sys, urllib.error, urllib.parse, urllib.request
-verb, path, *options = sys.argv[1:]
-names = [name.lstrip("-") for name in options[::2]]
-fields = {{n: v for n, v in zip(names, options[1::2]) if n != "output-format"}}
-method = {{"get": "GET", "create": "POST", "delete": "DELETE"}}[verb]
-url = "https://127.0.0.1:{port}/api2/json" + urllib.parse.quote(path, safe="/:!@")
-data = urllib.parse.urlencode(fields)
-request = urllib.request.Request(
-    url + ("?" + data if method != "POST" and data else ""),
-    data=data.encode() if method == "POST" else None, method=method,
-    headers={{"Authorization": "PVEAPIToken={token}"}},
-)
-try:
-    with urllib.request.urlopen(
-        request, context=ssl.create_default_context(cafile={ca!r})
-    ) as answer:
-        print(json.dumps(json.load(answer)["data"]))
-except urllib.error.HTTPError as error:
-    print(f"{{error.code}} {{error.reason}}", file=sys.stderr)
-    sys.exit(2)
-"""
-
-
-@pytest.fixture
-def pvesh(pve: Pve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Be root on a host that has a `pvesh`, which passes its calls on to the cluster."""
-    token = pve.cluster.token("root@pam!pvesh", {"/": ["Datastore.Audit", "Sys.Audit"]})
-    script = tmp_path / "bin" / "pvesh"
-    script.parent.mkdir()
-    script.write_text(
-        PVESH.format(
-            python=sys.executable,
-            port=pve.port,
-            token=f"{token.id}={token.secret}",
-            ca=str(pve.certificate.file),
-        )
-    )
-    script.chmod(0o755)
-    monkeypatch.setenv("PATH", str(script.parent), prepend=os.pathsep)
-    monkeypatch.setattr(os, "geteuid", lambda: 0)
-
-
-LOCAL = {"endpoints": (), "token_id": None, "token_secret_file": None, "ca_file": None}
-
-
-@pytest.mark.usefixtures("pvesh")
-def test_local(connect: Callable[..., Client]) -> None:
-    """Without endpoints root on a host asks through pvesh, and gets the same answers."""
-    client = connect(**LOCAL)
-    assert client.is_local
-    assert client.version() == (9, 2)
-    shown = client.get("nodes/pve1/storage", content="vztmpl", enabled=1)
-    assert {entry["storage"] for entry in shown} == {"local", "cephfs"}
-    with pytest.raises(PublishError, match="hostname lookup 'absent' failed"):
-        client.get("nodes/absent/storage")
-
-
-def test_not_local(connect: Callable[..., Client], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without endpoints, and not root on a Proxmox VE host, it is said what to configure."""
-    monkeypatch.setenv("PATH", "/nonexistent")
-    with pytest.raises(PublishError, match="configure endpoints, token_id"):
-        connect(**LOCAL).version()

@@ -12,6 +12,7 @@ from syncd.job import Advance, Silence, StoppedError
 from syncd.template import Format, Volume
 from tests.fakes.pve import Pve
 from tests.fakes.pve_cluster import GIB, Storage, Token
+from tests.fakes.pve_schema import VERSIONS, Description, validate
 from tests.targets import (
     CONTENT,
     LARGE,
@@ -132,6 +133,23 @@ def test_node_goes_away(pve: Pve, token: Token, tmp_path: Path) -> None:
 def _small_spool(pve: Pve, token: Token) -> None:
     token.acl["/nodes"] = frozenset({"Sys.Audit"})
     pve.cluster.nodes["pve1"].spool_avail = 5000
+
+
+def test_unknown_node(pve: Pve, token: Token, tmp_path: Path) -> None:
+    """A node of which nobody gathers statistics is a place all the same."""
+    pve.cluster.nodes["pve2"].status = "unknown"
+    assert target_on(pve, tmp_path).missing(NAME, None) == ["local on pve1", "local on pve2"]
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_valid_everywhere(pve: Pve, token: Token, tmp_path: Path, version: str) -> None:
+    """What publishing asks for is described for old and new versions alike."""
+    target = target_on(pve, tmp_path)
+    for volume in target.publish(*arguments(tmp_path), Silence()):
+        target.delete(volume)
+    target.check()
+    assert len(pve.requests) > 20
+    assert validate(pve.requests, Description.load(version)) == []
 
 
 FAULTS: list[tuple[str, Callable[[Pve, Token], object], dict[str, str], str]] = [

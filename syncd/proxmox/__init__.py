@@ -8,14 +8,14 @@ ended with OK, or when it was put there whole by this host; nothing is ever over
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import structlog
 
 from syncd.container import Container, ContainerRequest, Startup
-from syncd.errors import PublishError, TargetUnavailableError
+from syncd.errors import PublishError
 from syncd.job import Progress
 from syncd.proxmox import tasks
 from syncd.proxmox.checkup import examine
@@ -27,7 +27,7 @@ from syncd.proxmox.placement import Place, Placement
 from syncd.proxmox.upload import Uploads
 from syncd.reference import Digest
 from syncd.settings import ProxmoxTargetSettings
-from syncd.template import Finding, Format, Volume, volume_id
+from syncd.template import Finding, Format, Volume
 
 log = structlog.stdlib.get_logger()
 
@@ -67,7 +67,7 @@ class ProxmoxTarget:
         """
         return [
             place.label
-            for place in self._placement.places()
+            for place in self._reachable()
             if not any(
                 one.name == name and size in (None, one.size)
                 for one in self._placement.listed(place)
@@ -92,7 +92,7 @@ class ProxmoxTarget:
         refuses, TargetUnavailableError when none could be reached.
         """
         check_name(name)
-        places = self._placement.places()
+        places = self._reachable()
 
         def bring(place: Place) -> Volume:
             return self._bring(place, file, name, digest, progress)
@@ -145,22 +145,31 @@ class ProxmoxTarget:
         """Tell version, nodes, storages, space, and what the token lacks for each duty."""
         return examine(self._settings, self._client, self._placement, self._uploads, self._folders)
 
+    def _reachable(self) -> list[Place]:
+        """Return the places that can be written from here; raise PublishError if there is none.
+
+        All by upload; but pvesh takes none, so root on a host writes what is mounted there.
+        """
+        places = self._placement.places()
+        if not self._client.is_local:
+            return places
+        here = [place for place in places if self._folders.of(place) is not None]
+        if not here:
+            raise PublishError(
+                f"{places[0].label} cannot be written from here: pvesh takes no uploads",
+                "configure endpoints and a token to reach other nodes",
+            )
+        return here
+
     def _bring(
         self, place: Place, file: Path, name: str, digest: Digest, progress: Progress
     ) -> Volume:
         storage = place.storage.name
         advance = progress.begin("publish", f"{name} to {place.label}", file.stat().st_size)
         with sole_writer(self._state, f"{place.owner or ''}/{storage}", name, advance):
-            put: Callable[..., Volume] = self._uploads.upload
             if self._folders.configured and self._folders.of(place) is not None:
-                put = self._folders.put
-            elif self._client.is_local:
-                raise TargetUnavailableError(
-                    f"{volume_id(storage, name)} cannot be brought to {place.label} from here: "
-                    "pvesh takes no uploads",
-                    "configure endpoints and a token to reach other nodes",
-                )
-            return put(place, file, name, digest, advance)
+                return self._folders.put(place, file, name, advance)
+            return self._uploads.upload(place, file, name, digest, advance)
 
 
 def check_name(name: str) -> None:

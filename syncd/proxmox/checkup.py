@@ -30,7 +30,7 @@ def examine(
         findings += _nodes(placement, subject)
         findings += _storages(placement, subject)
         places = placement.places()
-        findings += _chosen(places, folders, uploads, subject)
+        findings += _chosen(client, places, folders, uploads, subject)
         findings += _duties(settings, client, places[0], folders, subject)
     except SyncdError as exc:
         findings.append(Finding(False, subject, str(exc)))
@@ -64,7 +64,7 @@ def _storages(placement: Placement, subject: str) -> Iterator[Finding]:
 
 
 def _chosen(
-    places: list[Place], folders: Folders, uploads: Uploads, subject: str
+    client: Client, places: list[Place], folders: Folders, uploads: Uploads, subject: str
 ) -> Iterator[Finding]:
     for place in places:
         how = "uploaded"
@@ -74,6 +74,9 @@ def _chosen(
             except PublishError as exc:
                 yield Finding(False, subject, str(exc))
                 continue
+        elif client.is_local:
+            yield Finding(True, subject, f"{place.label} is out of pvesh's reach; see endpoints")
+            continue
         detail = f"templates go to {place.label}, {how}: {place.free / 1e9:.1f} GB free"
         yield Finding(True, subject, detail)
     if not folders.configured and uploads.spool() is None:

@@ -16,7 +16,6 @@ from syncd.job import Advance
 from syncd.placing import place as place_file
 from syncd.proxmox.client import Client
 from syncd.proxmox.placement import Place, Placement
-from syncd.reference import Digest
 from syncd.settings import ProxmoxTargetSettings
 from syncd.template import Volume
 
@@ -40,7 +39,7 @@ class Folders:
             return None
         return place.storage.folder
 
-    def put(self, place: Place, file: Path, name: str, _: Digest, advance: Advance) -> Volume:
+    def put(self, place: Place, file: Path, name: str, advance: Advance) -> Volume:
         """Ensure that the place lists `file` as `name`; raise PublishError where it cannot."""
         folder = self.usable(place)
         size = file.stat().st_size

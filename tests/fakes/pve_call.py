@@ -55,7 +55,7 @@ def nodes(call: Call) -> list[dict[str, Any]]:
     """GET /nodes: all of them; figures only for online ones, and with Sys.Audit."""
     listed = []
     for node in call.cluster.nodes.values():
-        status = "online" if node.online else "offline"
+        status = node.status if node.online else "offline"
         entry: dict[str, Any] = {
             "node": node.name,
             "status": status,

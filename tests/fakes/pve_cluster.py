@@ -47,6 +47,8 @@ class Node:
 
     name: str
     online: bool = True
+    status: str = "online"
+    """What the index of nodes says of it while it is online: `unknown` without statistics."""
     mem: int = 4 * GIB
     maxmem: int = 16 * GIB
     spool_avail: int = 20 * GIB
