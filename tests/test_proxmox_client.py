@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import socket
+import ssl
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
+from urllib3.util.ssl_ import create_urllib3_context
 
 from syncd.errors import ConfigError, PublishError, TargetUnavailableError
 from syncd.proxmox.client import TIMEOUT, Client
@@ -72,6 +75,26 @@ def test_untrusted(pve: Pve, connect: Callable[..., Client], tmp_path: Path, tru
         connect(**choices[trust]).version()
     assert not refusal.value.temporary
     assert pve.requests == []
+
+
+def strict_context(**options: Any) -> ssl.SSLContext:
+    """Return what urllib3 makes where Python is 3.13 or later."""
+    context = create_urllib3_context(**options)
+    context.verify_flags |= ssl.VERIFY_X509_STRICT
+    return context
+
+
+def test_own_ca(
+    pve: Pve, connect: Callable[..., Client], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cluster's own CA, which names no key usage, does under strict checks as well."""
+    pve.certificate, ca_file = Certificate.issued(tmp_path)
+    endpoint = f"https://127.0.0.1:{pve.endpoint('pve1')}"
+    monkeypatch.setattr("urllib3.connection.create_urllib3_context", strict_context)
+    with pytest.raises(requests.exceptions.SSLError, match="key usage"):
+        requests.get(endpoint, verify=str(ca_file), timeout=10)
+    monkeypatch.setattr("syncd.proxmox.client.create_urllib3_context", strict_context)
+    assert connect(ca_file=ca_file, endpoints=(endpoint,)).version() == (9, 2)
 
 
 def test_environment(
