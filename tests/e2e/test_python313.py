@@ -10,7 +10,7 @@ from pathlib import Path
 from tests.e2e.command import CACHE, CHECKOUT, run
 from tests.e2e.debian import debian_root
 
-PACKAGES = ("ca-certificates", "python3", "python3-venv", "zstd")
+PACKAGES = ("ca-certificates", "git", "python3", "python3-venv", "zstd")
 
 LEFT_OUT = (".venv", ".e2e", ".demo", ".git", ".*_cache", ".hypothesis", "__pycache__")
 
