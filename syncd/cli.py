@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 
@@ -32,6 +32,9 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done,
 Refs = Annotated[
     list[str] | None, typer.Argument(metavar="[REF]...", help="Without any: everything watched.")
 ]
+
+
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -65,7 +68,6 @@ def _main(
     ] = False,
 ) -> None:
     chosen.path = locate(config)
-    console.set_up_logs(level=logging.CRITICAL)
 
 
 @app.command()
@@ -73,6 +75,8 @@ def run(
     log: Annotated[str, typer.Option(help="console, json, or auto: JSON under systemd.")] = "auto",
 ) -> None:
     """Run the daemon: webhooks, schedule, API and signals."""
+    import asyncio
+
     from syncd import daemon
 
     console.set_up_logs(log)
@@ -83,7 +87,7 @@ def run(
 def sync(refs: Refs = None, dry_run: DryRun = False, as_json: Json = False) -> None:
     """Bring references up to date now."""
     config = load(chosen.path)
-    results = asyncio.run(_sync(config, refs or [], dry_run=dry_run, quiet=as_json))
+    results = _run(_sync(config, refs or [], dry_run=dry_run, quiet=as_json))
     if as_json:
         _print_json(
             [
@@ -197,7 +201,7 @@ def resolve(
     """Print the volume id of a reference, as its tag is now."""
     config = load(chosen.path)
     reference = Reference.parse(ref).with_default_tag()
-    ((_, outcome),) = asyncio.run(_sync(config, [str(reference)], dry_run=not pull, quiet=as_json))
+    ((_, outcome),) = _run(_sync(config, [str(reference)], dry_run=not pull, quiet=as_json))
     if outcome is None:
         raise SyncdError(f"{reference} is not cached as it is now", "fetch it with --pull")
     if outcome.result is Result.FAILED:
@@ -228,7 +232,7 @@ def status(as_json: Json = False) -> None:
 @app.command()
 def prune(dry_run: DryRun = False, as_json: Json = False) -> None:
     """Delete the versions that retention lets go."""
-    gone = asyncio.run(_prune(load(chosen.path), dry_run=dry_run))
+    gone = _run(_prune(load(chosen.path), dry_run=dry_run))
     if as_json:
         _print_json([{"target": one.target, "volumes": one.volumes} for one in gone])
     else:
@@ -238,6 +242,8 @@ def prune(dry_run: DryRun = False, as_json: Json = False) -> None:
 
 
 async def _prune(config: Config, *, dry_run: bool) -> list[Any]:
+    import asyncio
+
     from syncd.daemon import assemble
 
     parts = assemble(config, lambda _: Silence())
@@ -269,6 +275,14 @@ def check(as_json: Json = False) -> None:
             console.out.print(f"{one.subject}: {one.detail}", markup=False)
     if not all(one.ok for one in found):
         raise typer.Exit(1)
+
+
+def _run(work: Coroutine[Any, Any, T]) -> T:
+    """Run work that makes jobs; their log is silent, since the command itself tells the end."""
+    import asyncio
+
+    console.set_up_logs(level=logging.CRITICAL)
+    return asyncio.run(work)
 
 
 def _tell(reference: Reference, outcome: Outcome | None) -> None:

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 
-import structlog
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -111,6 +110,8 @@ def set_up_logs(form: str = "auto", level: int = logging.INFO) -> None:
     `form` is `console`, `json`, or `auto`: JSON under systemd, readable lines elsewhere.
     `level` bounds what syncd itself says; libraries only warn.
     """
+    import structlog
+
     if form == "auto":
         form = "json" if "JOURNAL_STREAM" in os.environ else "console"
     shared: list[structlog.typing.Processor] = [

@@ -115,7 +115,7 @@ def unpack_all(
 
     with ThreadPoolExecutor(LAYERS_AT_A_TIME, thread_name_prefix="layer") as pool:
         running = {}
-        for layer in dict.fromkeys(layers):
+        for layer in sorted(set(layers), key=lambda layer: -layer.descriptor.size):
             blob = layer.descriptor
             advance = progress.begin("layer", str(blob.digest), blob.size)
             running[layer] = pool.submit(one, layer, advance)

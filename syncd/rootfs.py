@@ -30,6 +30,7 @@ from syncd.reference import Digest
 
 FRAME_MIN = 1 << 20
 FRAME_MAX = 4 << 20
+_WRITE_BACK = 16 << 20  # bytes of output after which the disk is set to work
 _CUT_EVERY = 64  # members, on average, once a frame has its least size
 
 
@@ -115,7 +116,7 @@ def write(
     threads = threads or min(os.cpu_count() or 1, 4)
     workshop = threading.local()
     whole, plain = hashlib.sha256(), hashlib.sha256()
-    size = plain_size = 0
+    size = plain_size = on_its_way = 0
 
     def compress(frame: _Frame) -> tuple[bytes, bytes]:
         if not hasattr(workshop, "engine"):
@@ -126,10 +127,16 @@ def write(
         return workshop.engine.compress(buffer), bytes(buffer) if with_diff_id else b""
 
     def finish(frame: _Frame, result: Future[tuple[bytes, bytes]]) -> None:
-        nonlocal size, plain_size
+        nonlocal size, plain_size, on_its_way
         compressed, original = result.result()
         try:
             output.write(compressed)
+            if size - on_its_way > _WRITE_BACK:
+                output.flush()
+                # Linux begins to write dirty pages back on this advice (mm/fadvise.c), so that
+                # the flush at the end finds little to wait for.
+                os.posix_fadvise(output.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+                on_its_way = size
         except OSError as exc:
             raise StorageError(
                 f"the template cannot be written: {exc.strerror}", "make room on its disk"
