@@ -7,6 +7,8 @@ needed.  The embedded default, and the way to feed a storage that is mounted her
 from __future__ import annotations
 
 import os
+import stat
+from contextlib import suppress
 from pathlib import Path
 
 from syncd.errors import PublishError, StorageError
@@ -32,18 +34,20 @@ class DirectoryTarget:
 
     def volumes(self) -> list[Volume]:
         """Return what PVE would list: no dot files, only its endings."""
+        found: list[Volume] = []
         try:
-            return [
-                Volume(volume_id(self.name, entry.name), entry.stat().st_size)
-                for entry in os.scandir(self._folder)
-                if entry.name.endswith(_ENDINGS)
-                and not entry.name.startswith(".")
-                and entry.is_file()
-            ]
+            for file in self._folder.iterdir():
+                # A file may go while we look, and then it is not listed.
+                with suppress(FileNotFoundError):
+                    kind = file.stat()
+                    listed = file.name.endswith(_ENDINGS) and not file.name.startswith(".")
+                    if listed and stat.S_ISREG(kind.st_mode):
+                        found.append(Volume(volume_id(self.name, file.name), kind.st_size))
         except FileNotFoundError:
             return []
         except OSError as exc:
             raise PublishError(f"{self._folder} cannot be listed: {exc.strerror}") from exc
+        return found
 
     def missing(self, name: str, size: int | None) -> list[str]:
         """Return the target's own name if it lacks the file, else nothing."""
