@@ -182,9 +182,15 @@ class Ledger:
             published,
         )
 
-    def forget(self, target: str, name: str) -> None:
-        """Strike a template that is gone."""
-        self._write("DELETE FROM templates WHERE target = ? AND name = ?", target, name)
+    def forget(self, target: str, name: str, reference: Reference | None = None) -> None:
+        """Strike a template that is gone, or that one reference does not mean any more."""
+        self._write(
+            "DELETE FROM templates WHERE target = ?1 AND name = ?2 "
+            "AND (?3 IS NULL OR reference = ?3)",
+            target,
+            name,
+            None if reference is None else str(reference),
+        )
 
     def templates(
         self, reference: Reference | None = None, target: str | None = None

@@ -92,7 +92,10 @@ class Sync:
         """Ensure that what the reference means now is published; return how that went."""
         errand = self.errand(job.reference)
         found = await asyncio.to_thread(errand.registry.resolve, errand.reference)
-        held = await asyncio.to_thread(self._held, errand, found)
+        try:
+            held = await asyncio.to_thread(self._held, errand, found)
+        except PublishError:
+            held = None  # one target cannot be asked: publishing tells it apart from the others
         if held is not None:
             return Outcome(Result.UNCHANGED, f"{found.digest} is published already", held)
         image = await asyncio.to_thread(read_image, errand.registry, found, errand.platform)
@@ -137,7 +140,8 @@ class Sync:
     def retain(self, errand: Errand, *, dry_run: bool = False) -> list[Template]:
         """Delete what retention lets go of this reference; return it.
 
-        Only what the ledger says syncd made.  A target that refuses is a warning, not a failure:
+        Only what the ledger says syncd made; a file that another reference means too is only
+        struck from the ledger for this one.  A target that refuses is a warning, not a failure:
         the new version is published all the same.
         """
         gone = []
@@ -148,10 +152,12 @@ class Sync:
                 for other in self._ledger.templates(target=target.name)
                 if other.reference != errand.reference
             }
-            for template in surplus(versions, errand.settings.keep, shared):
-                if not dry_run and not self._delete(target, template):
-                    continue
-                gone.append(template)
+            for template in surplus(versions, errand.settings.keep):
+                if template.name in shared:
+                    if not dry_run:
+                        self._ledger.forget(target.name, template.name, errand.reference)
+                elif dry_run or self._delete(target, template):
+                    gone.append(template)
         return gone
 
     def _held(self, errand: Errand, found: Descriptor) -> tuple[str, ...] | None:
@@ -159,9 +165,12 @@ class Sync:
         volumes: list[str] = []
         for target in errand.targets:
             wanted = (found.digest, errand.form_for(target), errand.platform)
-            for template in self._ledger.templates(errand.reference, target.name):
+            versions = self._ledger.templates(errand.reference, target.name)
+            for template in versions:
                 same = (template.digest, template.format, template.platform) == wanted
                 if same and not target.missing(template.name, template.size):
+                    if template is not versions[0]:  # the tag went back to it
+                        self._ledger.record(replace(template, created=datetime.now(UTC)))
                     volumes += template.volumes
                     break
             else:
@@ -176,9 +185,9 @@ class Sync:
         with ExitStack() as files:
             made: dict[Format, File] = {}
             for target in errand.targets:
-                form = errand.form_for(target)
-                name = file_name(errand.settings.name, errand.reference, image, form)
                 try:
+                    form = errand.form_for(target)
+                    name = file_name(errand.settings.name, errand.reference, image, form)
                     there = self._there(errand, target, name, image)
                     if there is None:
                         if form not in made:
@@ -262,7 +271,7 @@ class Sync:
             if (template.manifest_digest, template.format) == (image.manifest_digest, form):
                 target = self.targets.get(template.target)
                 file = target.local(template.name) if target else None
-                if file is not None:
+                if file is not None and file.stat().st_size == template.size:
                     return File(file, form, template.file_digest)
         state = self.config.state
         cache = Cache(state.directory / "cache", state.cache_max)

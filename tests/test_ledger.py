@@ -209,6 +209,14 @@ def test_forget(ledger: Ledger) -> None:
     assert ledger.templates() == [kept]
 
 
+def test_forget_one_reference(ledger: Ledger) -> None:
+    """A file that one reference does not mean any more stays with the other."""
+    ledger.record(TEMPLATE)
+    ledger.record(kept := replace(TEMPLATE, reference=OTHER))
+    ledger.forget("t", TEMPLATE.name, REFERENCE)
+    assert ledger.templates() == [kept]
+
+
 def test_clock(ledger: Ledger, path: Path) -> None:
     """The first question for a run marks it now; later ones give what was marked."""
     before = datetime.now(UTC)
