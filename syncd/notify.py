@@ -6,6 +6,7 @@ A notification that cannot be delivered is a warning in the log and nothing else
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 
 import apprise
@@ -19,6 +20,10 @@ from syncd.settings import NotifySettings
 
 log = structlog.stdlib.get_logger()
 
+# Its lines hold URLs as they are, passwords and all.
+logging.getLogger("apprise").disabled = True
+
+_PATIENCE = 60.0  # seconds for all services together
 _TYPES = {
     Result.FAILED: apprise.NotifyType.FAILURE,
     Result.PUBLISHED: apprise.NotifyType.SUCCESS,
@@ -68,18 +73,24 @@ class Notices:
             return
         try:
             urls = settings.urls()
-            if urls and not await self._send(urls, job, outcome):
-                log.warning("notification not delivered", services=len(urls))
+            async with asyncio.timeout(_PATIENCE):
+                sent = not urls or await asyncio.to_thread(_send, urls, job, outcome)
         except SyncdError as exc:
             log.warning("notification not delivered", error=str(exc))
+        except Exception as exc:  # noqa: BLE001 - a plugin of Apprise may raise anything
+            log.warning("notification not delivered", error=type(exc).__name__)
+        else:
+            if not sent:
+                log.warning("notification not delivered", services=len(urls))
 
-    async def _send(self, urls: list[str], job: SyncJob, outcome: Outcome) -> bool:
-        sender = apprise.Apprise()
-        added = [sender.add(url) for url in urls]
-        async with asyncio.timeout(60):
-            sent = await sender.async_notify(
-                title=f"syncd: {job.reference} {outcome.result}",
-                body=outcome.message,
-                notify_type=_TYPES[outcome.result],
-            )
-        return bool(sent) and all(added)
+
+def _send(urls: list[str], job: SyncJob, outcome: Outcome) -> bool:
+    """Notify all services; return whether each took it.  Blocking."""
+    sender = apprise.Apprise()
+    added = [sender.add(url) for url in urls]
+    sent = sender.notify(
+        title=f"syncd: {job.reference} {outcome.result}",
+        body=outcome.message,
+        notify_type=_TYPES[outcome.result],
+    )
+    return bool(sent) and all(added)
