@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-from tests import images
+from tests import archives, images
 
 SIZE = 550 << 20
 LAYERS = 6
@@ -39,6 +39,19 @@ def small_layer() -> images.Layer:
         member.size = 100_000
         members.append((member, noise.randbytes(member.size)))
     return images.layer_of(_tar(members))
+
+
+def hollow_layer(size: int) -> images.Layer:
+    """Return a layer of one sparse file of `size` bytes, all of them zeros when written out."""
+    records = {
+        "GNU.sparse.major": "1",
+        "GNU.sparse.minor": "0",
+        "GNU.sparse.name": "hollow",
+        "GNU.sparse.realsize": str(size),
+    }
+    return images.layer(
+        archives.member("hollow", b"0", content=b"0\n".ljust(512, b"\0"), records=records)
+    )
 
 
 def _cut(root: Path, size: int, layers: int, changed: float) -> Iterator[bytes]:
