@@ -2,22 +2,36 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
+import threading
+from types import FrameType
 
 from syncd.errors import ConfigError, InvalidReferenceError, SyncdError
+
+_GRACE = 1.0  # seconds in which an interrupted command may tidy up
 
 
 def main() -> None:
     """Run `syncd`; exit 0 when done, 1 when failed, 2 on bad usage or configuration."""
     from syncd import cli, console
 
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
     try:
         cli.app()
     except SyncdError as exc:
-        console.err.print(f"syncd: {exc}", markup=False)
+        console.err.print(f"syncd: {exc}")
         sys.exit(2 if isinstance(exc, ConfigError | InvalidReferenceError) else 1)
-    except KeyboardInterrupt:
-        sys.exit(130)
+
+
+def _interrupt(number: int, _: FrameType | None) -> None:
+    """End the command as on Ctrl-C, tidily, but without waiting for a thread on a silent peer."""
+    timer = threading.Timer(_GRACE, os._exit, (128 + number,))
+    timer.daemon = True
+    timer.start()
+    sys.exit(128 + number)
 
 
 if __name__ == "__main__":

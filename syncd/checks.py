@@ -32,10 +32,12 @@ def _secrets(config: Config) -> Iterator[Finding]:
 
 
 def _tags(config: Config, image: ImageSettings) -> Iterator[Finding]:
-    """Resolve every tag that is given by name: one HEAD each."""
+    """Resolve every tag that is given by name, one HEAD each, and count those by pattern."""
     for tag in image.fixed_tags:
         reference = image.reference.with_tag(tag)
         yield _tried(f"image {reference}", _digest, config, reference)
+    if image.has_patterns:
+        yield _tried(f"image {image.repository}, tags by pattern", _matching, config, image)
 
 
 def _tried(subject: str, act: Callable[..., str], *arguments: object) -> Finding:
@@ -52,3 +54,8 @@ def _there(read: Callable[[], object], without: str) -> str:
 def _digest(config: Config, reference: Reference) -> str:
     registry = Registry(reference, config.registry_for(reference.registry))
     return str(registry.resolve(reference).digest)
+
+
+def _matching(config: Config, image: ImageSettings) -> str:
+    registry = Registry(image.reference, config.registry_for(image.reference.registry))
+    return f"{sum(map(image.watches, registry.tags()))} of the registry's tags are watched"

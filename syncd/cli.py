@@ -271,8 +271,8 @@ def check(as_json: Json = False) -> None:
     else:
         for one in found:
             mark = "[green]ok  [/]" if one.ok else "[red]FAIL[/]"
-            console.out.print(mark, end=" ")
-            console.out.print(f"{one.subject}: {one.detail}", markup=False)
+            console.out.print(mark, end=" ", markup=True)
+            console.out.print(f"{one.subject}: {one.detail}")
     if not all(one.ok for one in found):
         raise typer.Exit(1)
 
@@ -289,7 +289,7 @@ def _tell(reference: Reference, outcome: Outcome | None) -> None:
     if outcome is None:
         console.out.print(f"{reference}: would be published")
     elif outcome.result is Result.FAILED:
-        console.err.print(f"{reference}: failed: {outcome.message}", markup=False)
+        console.err.print(f"{reference}: failed: {outcome.message}")
     else:
         console.out.print(f"{reference}: {outcome.result}: {' '.join(outcome.volumes)}")
 

@@ -25,10 +25,11 @@ from syncd.template import Template
 
 _PIPE_WIDTH = 240  # columns where nobody looks: a table is to be cut by grep, not by us
 
-out = Console(highlight=False, soft_wrap=True)
+# Nothing is markup: messages and names may have any brackets.
+out = Console(highlight=False, soft_wrap=True, markup=False)
 if not out.is_terminal:
     out.width = _PIPE_WIDTH
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
 
 _VERBS = {"layer": "pulling", "flatten": "flattening", "publish": "publishing"}
 

@@ -42,8 +42,8 @@ class Faults:
     """Answers (status, body) of the token service, instead of the next ones due."""
     realm: str | None = None
     """The token service that challenges name."""
-    stall: threading.Event | None = None
-    """What blobs wait for in the midst."""
+    stalls: dict[str, threading.Event] = field(default_factory=dict)
+    """What a blob, by digest, waits for between its headers and its content."""
     next_tags: str | None = None
     """Where the list of tags goes on, instead of on the next page."""
 
@@ -254,7 +254,7 @@ class _Handler(BaseHTTPRequestHandler):
         if may_break and cuts:
             body = body[: cuts.pop(0)]
             self.close_connection = True
-        if may_break and "/blobs/" in self.path and self.served.faults.stall:
-            self.served.faults.stall.wait(60)
+        if stall := self.served.faults.stalls.get(self.path.rpartition("/")[2]):
+            stall.wait(60)
         with suppress(ConnectionError):
             self.wfile.write(body)
