@@ -76,7 +76,7 @@ def read(headers: Mapping[str, str], body: bytes, secret: str) -> Delivery:
             "set the same secret in the webhook's settings on GitHub and in syncd",
         )
     delivery, event = headers.get("X-GitHub-Delivery", ""), headers.get("X-GitHub-Event", "")
-    if not (0 < len(delivery) <= _ID_MAX and 0 < len(event) <= _ID_MAX):
+    if not all(0 < len(name) <= _ID_MAX and name.isprintable() for name in (delivery, event)):
         raise EventError("the delivery lacks its X-GitHub-Delivery or X-GitHub-Event header")
     if headers.get("Content-Type", "").startswith("application/x-www-form-urlencoded"):
         body = parse_qs(body.decode("utf-8", "replace")).get("payload", [""])[0].encode()

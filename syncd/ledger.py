@@ -115,7 +115,8 @@ class Ledger:
             State.DONE,
             _text(datetime.now(UTC)),
             outcome.result,
-            outcome.message,
+            # It may quote a file's name, and that may be any bytes (PEP 383).
+            outcome.message.encode("utf-8", "backslashreplace").decode(),
             json.dumps(outcome.volumes),
             job,
         )

@@ -92,9 +92,9 @@ def test_garbage(body: bytes) -> None:
 
 
 @pytest.mark.parametrize("header", ["X-GitHub-Delivery", "X-GitHub-Event"])
-@pytest.mark.parametrize("value", ["", "x" * 201])
+@pytest.mark.parametrize("value", ["", "x" * 201, "\udcff", "a\x00b", "a\nb"])
 def test_headers(header: str, value: str) -> None:
-    """A delivery without its id or event, or with one beyond reason, is refused."""
+    """A delivery without its id or event, or one that is no text, or endless, is refused."""
     with pytest.raises(EventError, match="lacks"):
         read(signed(BODY) | {header: value}, BODY, SECRET)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import sqlite3
 import subprocess
@@ -84,6 +85,16 @@ def reopened(path: Path) -> JobRecord:
     with Ledger(path) as ledger:
         (record,) = ledger.jobs(10)
         return record
+
+
+def test_a_message_of_any_bytes(ledger: Ledger) -> None:
+    """A message that quotes a name which is no text is written down all the same."""
+    ledger.accept([one := job()])
+    ledger.finish(one.id, replace(DONE, message="the file \udcff is bad"))
+    record = ledger.job(one.id)
+    assert record is not None
+    assert record.outcome is not None
+    assert record.outcome.message == r"the file \udcff is bad"
 
 
 def test_unknown_job(ledger: Ledger) -> None:
@@ -294,6 +305,21 @@ def test_full_disk(ledger: Ledger) -> None:
     assert ledger.seen("1") is None
     ledger.accept([after := job()])
     assert ledger.unfinished() == [kept, after]
+
+
+def test_refusing_disk(ledger: Ledger, path: Path) -> None:
+    """A disk that refuses the commit itself leaves nothing of it, and no transaction open."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    written = path.with_name(f"{path.name}-wal").stat().st_size
+    resource.setrlimit(resource.RLIMIT_FSIZE, (written, before[1]))
+    try:
+        for _ in range(2):
+            with pytest.raises(LedgerError, match="disk I/O error"):
+                ledger.accept([job()])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    ledger.accept([after := job()])
+    assert ledger.unfinished() == [after]
 
 
 def test_many_threads_and_processes(ledger: Ledger, path: Path) -> None:
