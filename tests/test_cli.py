@@ -386,3 +386,19 @@ def test_logs(
         assert json.loads(second)["event"] == "trouble"
     else:
         assert not first.startswith("{")
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_tracebacks_show_no_secret(form: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A fault's traceback names its lines, and never what the variables hold."""
+    from syncd.console import set_up_logs
+
+    set_up_logs(form)
+    password = "hunter" + str(1 + 1)
+    try:
+        raise ValueError("oops")
+    except ValueError:
+        structlog.stdlib.get_logger("syncd.test").exception("fault in syncd")
+    said = capsys.readouterr().err
+    assert "ValueError: oops" in said
+    assert password not in said
