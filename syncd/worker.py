@@ -144,8 +144,8 @@ class Worker:
                 async with slot:
                     job, lane.waiting = lane.waiting, None
                     await self._run(job)
-        except LedgerError as exc:
-            log.error("lane stopped", reference=str(reference), error=str(exc))
+        except Exception as exc:  # a ledger that fails, or a fault in syncd: other lanes go on
+            log.exception("lane stopped", reference=str(reference))
             for one in (job, lane.waiting):
                 if one is not None and (end := self._ends.pop(one.id, None)) is not None:
                     end.set_exception(exc)

@@ -283,6 +283,27 @@ async def test_who_waits_is_told_when_the_ledger_fails(path: Path) -> None:
         assert worker.busy == 0
 
 
+async def test_who_waits_is_told_of_a_fault_in_syncd(path: Path) -> None:
+    """A fault between two jobs of a lane is told to whoever waits for the second."""
+    doing = Doing(held={A})
+
+    async def faulty(job: SyncJob, outcome: Outcome) -> None:
+        raise ValueError("oops")
+
+    doing.on_done = faulty  # type: ignore[method-assign] # what no notice should do
+    async with working(path, doing) as (worker, ledger):
+        (first,) = worker.submit([A], Cause.API)
+        await until(lambda: doing.running == [A])
+        (follow_up,) = worker.submit([A], Cause.API)
+        waiting = asyncio.create_task(within(worker.finished(follow_up)))
+        await asyncio.sleep(0)
+        doing.gate.set()
+        assert await within(worker.finished(first)) == FINE
+        with pytest.raises(ValueError, match="oops"):
+            await waiting
+        assert ledger.unfinished() == [follow_up]
+
+
 async def test_a_waiter_that_leaves_does_not_end_the_job(path: Path) -> None:
     """Whoever waits for a job may give up; the job goes on."""
     doing = Doing(held={A})
