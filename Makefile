@@ -40,9 +40,9 @@ lock: $(VENV)/ready  ## pin the requirements again, to what is newest
 
 install: $(VENV)/ready  ## as root: into /opt/syncd, with the systemd units
 	rm -rf dist && $(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
-	$(PYTHON) -m venv /opt/syncd
-	/opt/syncd/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
-	/opt/syncd/bin/pip install --quiet --disable-pip-version-check --no-deps --force-reinstall dist/*.whl
+	umask 022 && $(PYTHON) -m venv /opt/syncd
+	umask 022 && /opt/syncd/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
+	umask 022 && /opt/syncd/bin/pip install --quiet --disable-pip-version-check --no-deps --force-reinstall dist/*.whl
 	install -d -m 755 /etc/syncd
 	[ -e /etc/syncd/syncd.toml ] || install -m 644 config/syncd.toml /etc/syncd/syncd.toml
 	for secret in webhook-secret api-token; do [ -e /etc/syncd/$$secret ] || \

@@ -41,6 +41,8 @@ from syncd.worker import Worker
 log = structlog.stdlib.get_logger()
 
 _STOP_AFTER = 15.0  # seconds in which running threads may find out that they are to stop
+_STATUS = "Running"
+_STATUS_REJECTED = "Running with the old configuration: the new one was rejected, see the log"
 _FIRST_SOCKET = 3  # sd_listen_fds(3): SD_LISTEN_FDS_START
 
 
@@ -115,9 +117,10 @@ async def run(path: Path | None) -> None:
             sync.targets, sync.config = targets_of(config), config
             schedule.apply(config)
             log.info("reloaded")
+            _tell_systemd(f"READY=1\nSTATUS={_STATUS}")
         except SyncdError as exc:
             log.error("configuration rejected, the old one stays", error=str(exc))
-        _tell_systemd("READY=1")
+            _tell_systemd(f"READY=1\nSTATUS={_STATUS_REJECTED}")
 
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGUSR1, schedule.everything, Cause.SIGNAL)
@@ -132,7 +135,7 @@ async def run(path: Path | None) -> None:
         worker.resume()
         schedule.start()
         log.info("ready", version=__version__, listen=address, config=str(path or "embedded"))
-        _tell_systemd("READY=1")
+        _tell_systemd(f"READY=1\nSTATUS={_STATUS}")
         async with asyncio.TaskGroup() as group:
             watchdog = group.create_task(_watchdog())
             await stop.wait()

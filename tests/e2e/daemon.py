@@ -52,7 +52,85 @@ def package_event(reference: str) -> bytes:
     return json.dumps(event).encode()
 
 
-class Syncd:
+class Client:
+    """Speaks HTTP to a daemon on a port of loopback, as GitHub and the API's users do."""
+
+    def __init__(self, port: int, webhook_secret: str, api_token: str) -> None:
+        self._port = port
+        self._webhook_secret = webhook_secret
+        self._api_token = api_token
+
+    def ask(
+        self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] = {}
+    ) -> Answer:
+        """Send one HTTP request and return what was answered, whatever the status."""
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self._port}{path}", body, dict(headers), method=method
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=10) as response:
+                return Answer(response.status, json.loads(response.read()))
+        except urllib.error.HTTPError as refusal:
+            with refusal:
+                return Answer(refusal.code, json.loads(refusal.read()))
+
+    def deliver(self, body: bytes, secret: str | None = None, delivery: str = "") -> Answer:
+        """Post a `package` event with the headers that GitHub sends, signed with `secret`.
+
+        Without one it is the daemon's.  Every delivery has an id of its own, unless `delivery`
+        says which.
+        """
+        key = self._webhook_secret if secret is None else secret
+        signature = hmac.new(key.encode(), body, hashlib.sha256).hexdigest()
+        headers = {
+            "Content-Type": "application/json",
+            "User-Agent": "GitHub-Hookshot/0123456",
+            "X-GitHub-Event": "package",
+            "X-GitHub-Delivery": delivery or str(uuid4()),
+            "X-Hub-Signature-256": f"sha256={signature}",
+        }
+        return self.ask("POST", "/webhooks/github", body, headers)
+
+    def push_event(self, reference: str) -> str:
+        """Tell the daemon as GitHub does that `reference` was pushed; return its one job's id."""
+        answer = self.deliver(package_event(reference))
+        if answer.status != 202 or len(answer.body.get("jobs", [])) != 1:
+            raise CommandError(f"the delivery for {reference} got {answer}")
+        job: str = answer.body["jobs"][0]
+        return job
+
+    def request_sync(self, references: Sequence[str]) -> Answer:
+        """Ask the API, with its token, to sync `references`."""
+        body = json.dumps({"refs": list(references)}).encode()
+        headers = {"Content-Type": "application/json", **self._bearer}
+        return self.ask("POST", "/api/v1/sync", body, headers)
+
+    def job(self, job: str) -> Job:
+        """Return one job as the API tells it."""
+        answer = self.ask("GET", f"/api/v1/jobs/{job}", headers=self._bearer)
+        if answer.status != 200:
+            raise CommandError(f"job {job} got {answer}")
+        return answer.body
+
+    def finished(self, job: str, timeout: float = 120) -> Job:
+        """Return a job once it is done, whatever its outcome."""
+
+        def done() -> Job | None:
+            found = self.job(job)
+            return found if found["state"] == "done" else None
+
+        return wait_for(f"the end of job {job}", done, timeout)
+
+    def sync(self, reference: str, timeout: float = 120) -> Job:
+        """Announce a push of `reference` and return its job once that is done."""
+        return self.finished(self.push_event(reference), timeout)
+
+    @property
+    def _bearer(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self._api_token}"}
+
+
+class Syncd(Client):
     """The daemon with a configuration in `folder`, running while the context is open.
 
     It watches `images` (`HOST:PORT/OWNER/NAME:TAG`) of one registry on loopback and publishes to
@@ -68,6 +146,7 @@ class Syncd:
         password: str = "",
         storage: Path | None = None,
     ) -> None:
+        super().__init__(free_port(), WEBHOOK_SECRET, API_TOKEN)
         self.folder = folder
         self.storage = storage or folder / "storage"
         self.cache = folder / "state" / "cache"
@@ -75,7 +154,6 @@ class Syncd:
         self.log = folder / "syncd.log"
         self.config = folder / "syncd.toml"
         self._process: subprocess.Popen[bytes] | None = None
-        self._port = free_port()
         folder.mkdir(parents=True)
         self.storage.mkdir(exist_ok=True)
         for name, secret in [
@@ -150,73 +228,6 @@ class Syncd:
             timeout=120,
             check=False,
         )
-
-    def ask(
-        self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] = {}
-    ) -> Answer:
-        """Send one HTTP request and return what was answered, whatever the status."""
-        request = urllib.request.Request(
-            f"http://127.0.0.1:{self._port}{path}", body, dict(headers), method=method
-        )
-        try:
-            with urllib.request.urlopen(request, timeout=10) as response:
-                return Answer(response.status, json.loads(response.read()))
-        except urllib.error.HTTPError as refusal:
-            with refusal:
-                return Answer(refusal.code, json.loads(refusal.read()))
-
-    def deliver(self, body: bytes, secret: str = WEBHOOK_SECRET, delivery: str = "") -> Answer:
-        """Post a `package` event with the headers that GitHub sends, signed with `secret`.
-
-        Every delivery has an id of its own, unless `delivery` says which.
-        """
-        signature = hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
-        headers = {
-            "Content-Type": "application/json",
-            "User-Agent": "GitHub-Hookshot/0123456",
-            "X-GitHub-Event": "package",
-            "X-GitHub-Delivery": delivery or str(uuid4()),
-            "X-Hub-Signature-256": f"sha256={signature}",
-        }
-        return self.ask("POST", "/webhooks/github", body, headers)
-
-    def push_event(self, reference: str) -> str:
-        """Tell the daemon as GitHub does that `reference` was pushed; return its one job's id."""
-        answer = self.deliver(package_event(reference))
-        if answer.status != 202 or len(answer.body.get("jobs", [])) != 1:
-            raise CommandError(f"the delivery for {reference} got {answer}")
-        job: str = answer.body["jobs"][0]
-        return job
-
-    def request_sync(self, references: Sequence[str]) -> Answer:
-        """Ask the API, with its token, to sync `references`."""
-        body = json.dumps({"refs": list(references)}).encode()
-        headers = {"Content-Type": "application/json", **self._bearer}
-        return self.ask("POST", "/api/v1/sync", body, headers)
-
-    def job(self, job: str) -> Job:
-        """Return one job as the API tells it."""
-        answer = self.ask("GET", f"/api/v1/jobs/{job}", headers=self._bearer)
-        if answer.status != 200:
-            raise CommandError(f"job {job} got {answer}")
-        return answer.body
-
-    def finished(self, job: str, timeout: float = 120) -> Job:
-        """Return a job once it is done, whatever its outcome."""
-
-        def done() -> Job | None:
-            found = self.job(job)
-            return found if found["state"] == "done" else None
-
-        return wait_for(f"the end of job {job}", done, timeout)
-
-    def sync(self, reference: str, timeout: float = 120) -> Job:
-        """Announce a push of `reference` and return its job once that is done."""
-        return self.finished(self.push_event(reference), timeout)
-
-    @property
-    def _bearer(self) -> dict[str, str]:
-        return {"Authorization": f"Bearer {API_TOKEN}"}
 
     def _idle(self) -> bool:
         jobs = self.ask("GET", "/api/v1/jobs", headers=self._bearer).body["jobs"]

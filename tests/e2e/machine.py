@@ -21,6 +21,9 @@ from tests.e2e.command import CommandError, attempt, run, wait_for
 FIRST_ID = 100_000
 IDS = 65_536
 
+OWN_NETWORK = Path("/proc/self/ns/net")
+"""The network of this machine, for a machine booted on its loopback."""
+
 PVE_UNPACK = (
     *("tar", "xpf", "-", "--zstd", "--totals", "--one-file-system", "-p", "--sparse"),
     *("--numeric-owner", "--acls", "--xattrs", "--xattrs-include=user.*"),
