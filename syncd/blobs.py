@@ -20,6 +20,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from syncd.belonging import hand_over, make_folder
 from syncd.errors import ImageError, StorageError, VerificationError
 from syncd.manifest import (
     DOCUMENT_MAX,
@@ -129,9 +130,8 @@ class Cache(Layout):
         self._most = most
         self._ingest = folder / ".ingest"
         with _disk(folder):
-            self._ingest.mkdir(parents=True, exist_ok=True)
-            (folder / "blobs" / "sha256").mkdir(parents=True, exist_ok=True)
-            (folder / "blobs" / "sha512").mkdir(exist_ok=True)
+            for one in (self._ingest, folder / "blobs" / "sha256", folder / "blobs" / "sha512"):
+                make_folder(one)
             if not (folder / "index.json").exists():
                 _replace(folder / "index.json", _index([]))
             if not (folder / "oci-layout").exists():
@@ -154,6 +154,7 @@ class Cache(Layout):
                     os.utime(path)
                     return _Cached(file, wanted, path)
                 kept = part.open("a+b", buffering=0)
+                hand_over(kept.fileno(), self._ingest)
                 fcntl.flock(kept, fcntl.LOCK_EX)
                 if os.fstat(kept.fileno()).st_nlink and not path.exists():
                     return _Kept(kept, wanted, fetch, path)
@@ -240,7 +241,8 @@ class Cache(Layout):
     @contextmanager
     def _locked(self) -> Iterator[None]:
         """Hold the cache's index alone, across processes."""
-        with (self._ingest.parent / ".lock").open("w") as lock:
+        with (self.folder / ".lock").open("w") as lock:
+            hand_over(lock.fileno(), self.folder)
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
@@ -339,6 +341,7 @@ def _replace(path: Path, content: bytes) -> None:
     """Write a small file so that a reader sees the old or the new one, never a part."""
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     beside.write_bytes(content)
+    hand_over(beside, beside.parent)
     beside.replace(path)
 
 

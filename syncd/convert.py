@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from syncd import ociarchive, rootfs
+from syncd.belonging import hand_over, make_folder
 from syncd.errors import StorageError
 from syncd.job import Advance, Progress
 from syncd.layer import Unpacked, unpack
@@ -133,11 +134,12 @@ def unpack_all(
 def workshop(spool: Path) -> Iterator[Path]:
     """Give a folder below `spool` for one conversion, and remove it afterwards."""
     try:
-        spool.mkdir(parents=True, exist_ok=True)
+        make_folder(spool)
         tidy(spool)
         with ExitStack() as stack:
             with _locked(spool):
                 folder = Path(tempfile.mkdtemp(prefix="job-", dir=spool))
+                hand_over(folder, spool)
                 stack.enter_context(_locked(folder))
             try:
                 yield folder

@@ -11,6 +11,7 @@ import stat
 from contextlib import suppress
 from pathlib import Path
 
+from syncd.belonging import make_folder
 from syncd.errors import PublishError, StorageError
 from syncd.job import Progress
 from syncd.placing import place
@@ -70,7 +71,7 @@ class DirectoryTarget:
         """Ensure that the folder holds `file` as `name`; nothing is copied on one file system."""
         advance = progress.begin("publish", name, file.stat().st_size)
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
+            make_folder(self._folder)
             place(file, self._folder, name)
         except StorageError as exc:
             raise PublishError(exc.what, exc.hint) from exc
@@ -93,7 +94,7 @@ class DirectoryTarget:
         """Tell whether templates can be written here, by writing one empty file."""
         probe = self._folder / f".syncd-check.{os.getpid()}"
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
+            make_folder(self._folder)
             probe.touch()
             probe.unlink()
             free = os.statvfs(self._folder)

@@ -16,6 +16,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Self
 
+from syncd.belonging import make_folder
 from syncd.errors import LedgerError
 from syncd.job import Cause, JobRecord, Outcome, Result, State, SyncJob
 from syncd.reference import Digest, Platform, Reference
@@ -56,7 +57,7 @@ class Ledger:
         self._path = path
         self._lock = threading.RLock()
         with self._sound():
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent)
             self._db = sqlite3.connect(
                 path, timeout=30, isolation_level=None, check_same_thread=False
             )

@@ -17,10 +17,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e import checkout, machine
+from tests.e2e import checkout, image, machine
 from tests.e2e.command import wait_for
 from tests.e2e.conftest import Image
 from tests.e2e.daemon import STOPS_WITHIN, Answer, Client, package_event
+from tests.e2e.image import Layout
 from tests.e2e.machine import Machine
 from tests.e2e.registry import Registry
 
@@ -335,3 +336,26 @@ def test_directory_target(service: Service, watched: Image) -> None:
         assert service.http.sync(watched.reference)["outcome"] == "published"
         assert service.templates("/var/lib/vz") == [watched.template_name]
     assert service.http.sync(watched.reference)["outcome"] == "unchanged"
+
+
+def test_commands_of_root(service: Service, registry: Registry, scratch: Path) -> None:
+    """What root's own commands leave in the cache, the service takes up."""
+    layout, host = Layout(scratch / "by-root"), f"{registry.address}/service"
+    for name in ("below", "above"):
+        (scratch / name / "srv").mkdir(parents=True)
+        (scratch / name / "srv" / name).write_text("a layer of its own\n")
+        image.pack(scratch / name, scratch / f"{name}.tar")
+    image.create(layout, scratch / "below.tar")
+    layout.push(f"{host}/below:latest")
+    done = service.machine.run("/opt/syncd/bin/syncd", "sync", f"{host}/below:latest")
+    assert done.returncode == 0, done.stderr
+
+    image.add_layer(layout, scratch / "above.tar")
+    above = Image(f"{host}/above:latest", layout, scratch / "above")
+    layout.push(above.reference)
+    mark = registry.mark()
+    with service.configured(settings(above)):
+        service.systemctl("reload", "syncd.service")
+        assert service.http.sync(above.reference)["outcome"] == "published", service.log()
+    service.systemctl("reload", "syncd.service")
+    assert layout.layers[0] not in registry.blobs(mark)

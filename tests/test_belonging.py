@@ -1,0 +1,63 @@
+"""What is made in somebody's folder; as root the tests take a folder of somebody else's."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from syncd.belonging import hand_over, make_folder
+
+
+@pytest.fixture
+def theirs(tmp_path: Path) -> Path:
+    """Return a folder that is somebody else's where these tests may give one away."""
+    if os.geteuid() == 0:
+        os.chown(tmp_path, 4321, 8765)
+    return tmp_path
+
+
+def owner(path: Path) -> tuple[int, int]:
+    found = path.lstat()
+    return found.st_uid, found.st_gid
+
+
+def test_folders(theirs: Path) -> None:
+    """Every folder made on the way belongs to the first one's owner."""
+    make_folder(theirs / "a" / "b")
+    assert owner(theirs / "a") == owner(theirs / "a" / "b") == owner(theirs)
+
+
+def test_folder_that_is_there(theirs: Path) -> None:
+    """A folder that is there already stays whose it is."""
+    (theirs / "there").mkdir()
+    before = owner(theirs / "there")
+    make_folder(theirs / "there")
+    assert owner(theirs / "there") == before
+
+
+def test_file_in_the_way(theirs: Path) -> None:
+    """A file where the folder should be is an error, and stays."""
+    (theirs / "file").touch()
+    with pytest.raises(FileExistsError):
+        make_folder(theirs / "file")
+    assert (theirs / "file").is_file()
+
+
+def test_open_file(theirs: Path) -> None:
+    """An open file is handed over as the folder's owner's."""
+    with (theirs / "file").open("wb") as file:
+        hand_over(file.fileno(), theirs)
+    assert owner(theirs / "file") == owner(theirs)
+
+
+def test_symlink(theirs: Path) -> None:
+    """A symlink is handed over itself, never what it names."""
+    target = theirs / "target"
+    target.touch()
+    before = owner(target)
+    (theirs / "link").symlink_to(target)
+    hand_over(theirs / "link", theirs)
+    assert owner(theirs / "link") == owner(theirs)
+    assert owner(target) == before
