@@ -76,6 +76,7 @@ class Schedule:
 
     async def sweep(self) -> None:
         """Look at every watched tag; submit those that are not published as they are now."""
+        await asyncio.to_thread(self._sync.tidy)
         slots = asyncio.Semaphore(_AT_A_TIME)
         repositories = dict.fromkeys(image.reference for image in self._sync.config.image)
 

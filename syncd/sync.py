@@ -8,10 +8,11 @@ instruction: what is done is found done.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,6 +32,8 @@ from syncd.settings import Config, ImageSettings
 from syncd.template import Format, Target, Template, file_name, surplus
 
 log = structlog.stdlib.get_logger()
+
+_KEPT = 3600.0  # seconds that a finished file serves further tags of its image
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +88,11 @@ class Sync:
         self._turns: defaultdict[Digest, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     def tidy(self) -> None:
-        """Remove what conversions left behind that ended with their process."""
+        """Remove what dead conversions left behind, and files that were kept long enough."""
         tidy(self.config.state.directory / "spool")
+        for file in (self.config.state.directory / "made").glob("*"):
+            if time.time() - file.stat().st_mtime > _KEPT:
+                file.unlink(missing_ok=True)
 
     async def bring(self, job: SyncJob) -> Outcome:
         """Ensure that what the reference means now is published; return how that went."""
@@ -182,21 +188,18 @@ class Sync:
         faults: list[PublishError] = []
         volumes: list[str] = []
         published = False
-        with ExitStack() as files:
-            made: dict[Format, File] = {}
-            for target in errand.targets:
-                try:
-                    form = errand.form_for(target)
-                    name = file_name(errand.settings.name, errand.reference, image, form)
-                    there = self._there(errand, target, name, image)
-                    if there is None:
-                        if form not in made:
-                            made[form] = self._file(errand, image, form, name, files)
-                        there = self._publish_to(target, errand, image, made[form], name)
-                        published = True
-                    volumes += there
-                except PublishError as exc:
-                    faults.append(exc)
+        for target in errand.targets:
+            try:
+                form = errand.form_for(target)
+                name = file_name(errand.settings.name, errand.reference, image, form)
+                there = self._there(errand, target, name, image)
+                if there is None:
+                    file = self._file(errand, image, form)
+                    there = self._publish_to(target, errand, image, file, name)
+                    published = True
+                volumes += there
+            except PublishError as exc:
+                faults.append(exc)
         if faults:
             raise PublishError("; ".join(map(str, faults)))
         said = "is published" if published else "was there already"
@@ -260,34 +263,40 @@ class Sync:
             self._ledger.record(known)
         return volumes
 
-    def _file(
-        self, errand: Errand, image: Image, form: Format, name: str, files: ExitStack
-    ) -> File:
+    def _file(self, errand: Errand, image: Image, form: Format) -> File:
         """Return a finished file of this image: one that is there, or a new one.
 
-        What is made lives as long as `files`.
+        A new one is kept for an hour, since several tags often mean one image.
         """
         for template in self._ledger.templates():
             if (template.manifest_digest, template.format) == (image.manifest_digest, form):
                 target = self.targets.get(template.target)
-                file = target.local(template.name) if target else None
-                if file is not None and file.stat().st_size == template.size:
-                    return File(file, form, template.file_digest)
+                path = target.local(template.name) if target else None
+                if path is not None and _is_intact(path, template.file_digest):
+                    return File(path, form, template.file_digest)
         state = self.config.state
+        made = state.directory / "made"
+        for path in made.glob(f"{image.manifest_digest.encoded}-*{form.suffix}"):
+            digest = Digest("sha256", path.name.removesuffix(form.suffix).partition("-")[2])
+            if _is_intact(path, digest):
+                return File(path, form, digest)
         cache = Cache(state.directory / "cache", state.cache_max)
-        folder = files.enter_context(workshop(state.directory / "spool"))
-        written = convert(
-            image,
-            lambda blob: cache.reader(blob, errand.registry.blob),
-            folder / name,
-            form=form,
-            level=errand.settings.compression_level,
-            limits=self.config.limits.bounds(),
-            spool=folder,
-            progress=errand.progress,
-        )
+        with workshop(state.directory / "spool") as folder:
+            written = convert(
+                image,
+                lambda blob: cache.reader(blob, errand.registry.blob),
+                folder / "template",
+                form=form,
+                level=errand.settings.compression_level,
+                limits=self.config.limits.bounds(),
+                spool=folder,
+                progress=errand.progress,
+            )
+            name = f"{image.manifest_digest.encoded}-{written.digest.encoded}{form.suffix}"
+            made.mkdir(exist_ok=True)
+            path = (folder / "template").rename(made / name)
         cache.keep(errand.reference, image)
-        return File(folder / name, form, written.digest)
+        return File(path, form, written.digest)
 
     def _delete(self, target: Target, template: Template) -> bool:
         """Delete a template everywhere in a target; return whether it is gone."""
@@ -301,3 +310,12 @@ class Sync:
         self._ledger.forget(template.target, template.name)
         log.info("deleted", volumes=template.volumes)
         return True
+
+
+def _is_intact(path: Path, digest: Digest) -> bool:
+    """Tell whether a file still has the bytes that were written: its hard links may be changed."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, digest.algorithm).hexdigest() == digest.encoded
+    except OSError:
+        return False

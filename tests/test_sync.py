@@ -210,6 +210,32 @@ async def test_two_tags_of_one_image(tmp_path: Path, registry: Registry) -> None
         assert first.samefile(second)
 
 
+async def test_one_conversion_for_two_tags(tmp_path: Path, registry: Registry) -> None:
+    """An image is converted once for all its tags, though no target can give the file back."""
+    steps: list[str] = []
+
+    class Steps:
+        def begin(self, step: str, subject: str, total: int | None) -> Advance:
+            steps.append(step)
+            return lambda _: None
+
+    async with House(tmp_path, registry, lambda _: Steps()) as house:
+        for tag in ("latest", "v1"):
+            registry.push(REPOSITORY, tag, sample())
+        await bring(house)
+        (first,) = house.templates
+        content = first.read_bytes()
+        first.unlink()
+        await bring(house, "v1")
+        (second,) = house.templates
+        assert second.read_bytes() == content
+        assert steps.count("flatten") == 1
+        (kept,) = (tmp_path / "state" / "made").iterdir()
+        os.utime(kept, (0, 0))
+        house.parts.sync.tidy()
+        assert not kept.exists()
+
+
 async def test_one_file_for_two_tags(tmp_path: Path, registry: Registry) -> None:
     """A name without tag is one file; it goes only when no tag means it any more."""
     pattern = 'name = "{image}_{config12}"\nkeep = 1\ntags = ["a", "b"]'
