@@ -11,6 +11,9 @@ from syncd.registry import Registry
 from syncd.settings import Config, ImageSettings
 from syncd.template import Finding
 
+# The check is typed in a shell; the secrets may be credentials, which the service alone is given.
+_SERVICE = "{} answers 503, unless systemd gives the service its credential"
+
 
 def findings(config: Config) -> list[Finding]:
     """Return everything that was looked at, good and bad."""
@@ -24,8 +27,8 @@ def findings(config: Config) -> list[Finding]:
 
 def _secrets(config: Config) -> Iterator[Finding]:
     server = config.server
-    yield _tried("webhook secret", _there, server.webhook_secret, "/webhooks answers 503")
-    yield _tried("API token", _there, server.api_token, "/api answers 503")
+    yield _tried("webhook secret", _there, server.webhook_secret, _SERVICE.format("/webhooks"))
+    yield _tried("API token", _there, server.api_token, _SERVICE.format("/api"))
     for registry in config.registry:
         if registry.username:
             yield _tried(f"registry {registry.host}", _there, registry.credentials, "anonymous")
