@@ -45,7 +45,7 @@ class Daemon:
         while True:
             told = self._manager.recv(4096).decode()
             self.told.append(told)
-            if told == state:
+            if state in told.splitlines():
                 return
 
     def lines(self, event: str) -> list[dict[str, Any]]:
