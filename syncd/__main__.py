@@ -8,7 +8,7 @@ import sys
 import threading
 from types import FrameType
 
-from syncd.errors import ConfigError, InvalidReferenceError, SyncdError
+from syncd.errors import ConfigError, InvalidReferenceError, RequestError, SyncdError
 
 _GRACE = 1.0  # seconds in which an interrupted command may tidy up
 
@@ -23,7 +23,8 @@ def main() -> None:
         cli.app()
     except SyncdError as exc:
         console.err.print(f"syncd: {exc}")
-        sys.exit(2 if isinstance(exc, ConfigError | InvalidReferenceError) else 1)
+        usage = ConfigError | InvalidReferenceError | RequestError
+        sys.exit(2 if isinstance(exc, usage) else 1)
 
 
 def _interrupt(number: int, _: FrameType | None) -> None:

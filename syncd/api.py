@@ -1,4 +1,4 @@
-"""The entrance for people's scripts: sync on demand, jobs, images, metrics and a status page.
+"""The entrance for people's scripts: sync on demand, jobs, images, containers, a status page.
 
 Everything below `/api` wants the bearer token.  What works on a registry or target happens in
 jobs; a request only starts one, or waits for one it asked for.
@@ -6,7 +6,6 @@ jobs; a request only starts one, or waits for one it asked for.
 
 from __future__ import annotations
 
-import asyncio
 import hmac
 import html
 import json
@@ -19,8 +18,19 @@ import structlog
 from aiohttp import web
 
 from syncd import __version__
-from syncd.errors import ConfigError, InvalidReferenceError, NotFoundError, SyncdError
-from syncd.job import Cause, JobRecord, Result, SyncJob
+from syncd.container import Container, Order
+from syncd.errors import (
+    ConfigError,
+    ImageError,
+    InvalidReferenceError,
+    NotFoundError,
+    PublishError,
+    RequestError,
+    StillRunningError,
+    SyncdError,
+)
+from syncd.job import Cause, JobRecord, SyncJob
+from syncd.launch import Launch
 from syncd.ledger import Ledger
 from syncd.notify import Notices
 from syncd.reference import Reference
@@ -40,9 +50,12 @@ _REFS_MAX = 1000
 class Api:
     """The routes below `/api/v1`, and those that need no token."""
 
-    def __init__(self, sync: Sync, worker: Worker, ledger: Ledger, notices: Notices) -> None:
+    def __init__(
+        self, sync: Sync, worker: Worker, launch: Launch, ledger: Ledger, notices: Notices
+    ) -> None:
         self._sync = sync
         self._worker = worker
+        self._launch = launch
         self._ledger = ledger
         self._notices = notices
 
@@ -54,6 +67,7 @@ class Api:
             web.get("/api/v1/jobs/{id}", self.job),
             web.get("/api/v1/images", self.images),
             web.get("/api/v1/resolve", self.resolve),
+            web.post("/api/v1/containers", self.create),
             web.get("/api/v1/openapi.json", self.openapi),
             web.get("/healthz", self.healthy),
             web.get("/readyz", self.ready),
@@ -74,15 +88,18 @@ class Api:
                 if not hmac.compare_digest(given, f"Bearer {token}".encode()):
                     return _error(401, "the bearer token is missing or wrong")
             return await handler(request)
-        except InvalidReferenceError as exc:
+        except (InvalidReferenceError, RequestError) as exc:
             return _error(400, str(exc))
         except NotFoundError as exc:
             return _error(404, str(exc))
+        except StillRunningError as exc:
+            return _error(504, str(exc))
         except ConfigError as exc:
             log.error("request not answered", path=request.path, error=str(exc))
             return _error(503, "syncd's configuration is at fault; its log says how")
         except SyncdError as exc:
-            return _error(503 if exc.temporary else 500, str(exc))
+            upstream = 502 if isinstance(exc, PublishError | ImageError) else 500
+            return _error(503 if exc.temporary else upstream, str(exc))
 
     async def sync(self, request: web.Request) -> web.Response:
         """Start jobs for `refs`, or for everything watched."""
@@ -131,20 +148,19 @@ class Api:
     async def resolve(self, request: web.Request) -> web.Response:
         """Return the volume ids of a reference; with `pull=1` bring it first if it is missing."""
         reference = Reference.parse(request.query.get("ref", "")).with_default_tag()
-        volumes = await self._sync.held(reference)
-        if volumes is None and request.query.get("pull", "0") in ("1", "true", "yes"):
-            (job,) = self._worker.submit([reference], Cause.API)
-            try:
-                async with asyncio.timeout(_PULL_TIMEOUT):
-                    outcome = await self._worker.finished(job)
-            except TimeoutError:
-                return _error(504, f"job {job.id} is still running; ask for it later")
-            if outcome.result is Result.FAILED:
-                return _error(502, outcome.message)
-            volumes = outcome.volumes
-        if volumes is None:
+        if request.query.get("pull", "0") in ("1", "true", "yes"):
+            found = await self._launch.ensure(reference, Cause.API, within=_PULL_TIMEOUT)
+        else:
+            found = await self._sync.find(reference)
+        if not found.volumes:
             return _error(404, f"{reference} is not cached as it is now; ask with pull=1")
-        return web.json_response({"reference": str(reference), "volumes": volumes})
+        return web.json_response({"reference": str(reference), "volumes": found.volumes})
+
+    async def create(self, request: web.Request) -> web.Response:
+        """Make a container from an image, and wait for it."""
+        order = Order.parse(await _body(request))
+        container = await self._launch.create(order, Cause.API, within=_PULL_TIMEOUT)
+        return web.json_response(container_json(container), status=201)
 
     async def openapi(self, _: web.Request) -> web.Response:
         """Return the description of this API."""
@@ -235,6 +251,19 @@ def template_json(template: Template) -> dict[str, Any]:
         "created": template.created.isoformat(),
         "pinned": template.pinned,
         "syncd_version": template.syncd_version,
+    }
+
+
+def container_json(container: Container) -> dict[str, Any]:
+    """Return a container as it was made."""
+    return {
+        "vmid": container.vmid,
+        "node": container.node,
+        "hostname": container.hostname,
+        "volume": container.volume,
+        "ostype": container.ostype,
+        "running": container.running,
+        "warnings": container.warnings,
     }
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -16,8 +16,11 @@ from syncd.config import load, locate
 from syncd.errors import ConfigError, SyncdError
 from syncd.job import Cause, Outcome, Result, Silence
 from syncd.reference import Reference
-from syncd.settings import Config
-from syncd.template import Format
+from syncd.template import Format, Template
+
+if TYPE_CHECKING:
+    from syncd.daemon import Parts
+    from syncd.sync import Found, Sync
 
 app = typer.Typer(
     name="syncd",
@@ -32,7 +35,6 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done,
 Refs = Annotated[
     list[str] | None, typer.Argument(metavar="[REF]...", help="Without any: everything watched.")
 ]
-
 
 T = TypeVar("T")
 
@@ -86,8 +88,9 @@ def run(
 @app.command()
 def sync(refs: Refs = None, dry_run: DryRun = False, as_json: Json = False) -> None:
     """Bring references up to date now."""
-    config = load(chosen.path)
-    results = _run(_sync(config, refs or [], dry_run=dry_run, quiet=as_json))
+    results = _run(
+        lambda parts: _sync(parts, refs or [], dry_run=dry_run), quiet=as_json or dry_run
+    )
     if as_json:
         _print_json(
             [
@@ -108,38 +111,29 @@ def sync(refs: Refs = None, dry_run: DryRun = False, as_json: Json = False) -> N
 
 
 async def _sync(
-    config: Config, refs: list[str], *, dry_run: bool, quiet: bool
+    parts: Parts, refs: list[str], *, dry_run: bool
 ) -> list[tuple[Reference, Outcome | None]]:
     """Return each reference with its outcome, or with None where a dry run found work."""
-    from syncd.daemon import assemble
-
-    with console.progress(quiet=quiet or dry_run) as progress:
-        parts = assemble(config, lambda _: progress or Silence())
-        try:
-            wanted = await _wanted(config, refs, parts.sync.watched)
-            if dry_run:
-                held = [(one, await parts.sync.held(one)) for one in wanted]
-                return [
-                    (one, Outcome(Result.UNCHANGED, "published already", volumes))
-                    if volumes is not None
-                    else (one, None)
-                    for one, volumes in held
-                ]
-            jobs = parts.worker.submit(wanted, Cause.CLI)
-            return [(job.reference, await parts.worker.finished(job)) for job in jobs]
-        finally:
-            await parts.close()
+    wanted = await _wanted(parts.sync, refs)
+    if dry_run:
+        found = [(one, (await parts.sync.find(one)).volumes) for one in wanted]
+        return [
+            (one, Outcome(Result.UNCHANGED, "published already", volumes) if volumes else None)
+            for one, volumes in found
+        ]
+    jobs = parts.worker.submit(wanted, Cause.CLI)
+    return [(job.reference, await parts.worker.finished(job)) for job in jobs]
 
 
-async def _wanted(config: Config, refs: list[str], watched: Any) -> list[Reference]:
+async def _wanted(story: Sync, refs: list[str]) -> list[Reference]:
     """Return the references meant: the given ones, or every watched tag of what is watched."""
-    given = [Reference.parse(ref) for ref in refs] or [i.reference for i in config.image]
+    given = [Reference.parse(ref) for ref in refs] or [i.reference for i in story.config.image]
     if not given:
         raise ConfigError("nothing is watched", hint="name a reference, or add an [[image]]")
     wanted: list[Reference] = []
     for reference in given:
-        whole = not (reference.tag or reference.digest) and config.images_of(reference)
-        wanted += await watched(reference) if whole else [reference.with_default_tag()]
+        whole = not (reference.tag or reference.digest) and story.config.images_of(reference)
+        wanted += await story.watched(reference) if whole else [reference.with_default_tag()]
     return wanted
 
 
@@ -199,18 +193,67 @@ def resolve(
     as_json: Json = False,
 ) -> None:
     """Print the volume id of a reference, as its tag is now."""
-    config = load(chosen.path)
     reference = Reference.parse(ref).with_default_tag()
-    ((_, outcome),) = _run(_sync(config, [str(reference)], dry_run=not pull, quiet=as_json))
-    if outcome is None:
+
+    def find(parts: Parts) -> Coroutine[Any, Any, Found]:
+        if pull:
+            return parts.launch.ensure(reference, Cause.CLI)
+        return parts.sync.find(reference)
+
+    found = _run(find, quiet=as_json)
+    if not found.volumes:
         raise SyncdError(f"{reference} is not cached as it is now", "fetch it with --pull")
-    if outcome.result is Result.FAILED:
-        raise SyncdError(outcome.message)
     if as_json:
-        _print_json({"reference": str(reference), "volumes": outcome.volumes})
+        _print_json({"reference": str(reference), "volumes": found.volumes})
     else:
-        for volume in outcome.volumes:
+        for volume in found.volumes:
             console.out.print(volume)
+
+
+@app.command()
+def create(
+    ref: str,
+    hostname: Annotated[str, typer.Option()],
+    node: Annotated[str | None, typer.Option(help="Else the one with most free memory.")] = None,
+    vmid: Annotated[int | None, typer.Option(help="Else the next free one.")] = None,
+    cores: Annotated[int, typer.Option()] = 1,
+    memory: Annotated[int, typer.Option(help="MiB.")] = 512,
+    swap: Annotated[int | None, typer.Option(help="MiB.")] = None,
+    storage: Annotated[str | None, typer.Option(help="Of the root file system.")] = None,
+    size: Annotated[int, typer.Option(help="GiB of the root file system.")] = 8,
+    bridge: Annotated[str | None, typer.Option(help="Of eth0, which asks DHCP.")] = None,
+    net0: Annotated[str | None, typer.Option(help="The whole line, in place of --bridge.")] = None,
+    tags: Annotated[str, typer.Option(help="Parted by ; or commas.")] = "",
+    ssh_key: Annotated[
+        list[typer.FileText] | None,
+        typer.Option(encoding="ascii", errors="replace", help="A file of public keys."),
+    ] = None,
+    features: Annotated[str | None, typer.Option(help="Such as nesting=1.")] = None,
+    pool: Annotated[str | None, typer.Option()] = None,
+    unprivileged: Annotated[bool, typer.Option("--unprivileged/--privileged")] = True,
+    start: Annotated[bool, typer.Option("--start/--no-start")] = False,
+    target: Annotated[str | None, typer.Option(help="Where the image goes to several.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Make a container from an image, fetching that first if it is not cached."""
+    from syncd.api import container_json
+    from syncd.container import Order, public_keys
+
+    options = {
+        "ref": ref, "hostname": hostname, "node": node, "vmid": vmid, "cores": cores,
+        "memory": memory, "swap": swap, "storage": storage, "size": size, "bridge": bridge,
+        "net0": net0, "features": features, "pool": pool, "unprivileged": unprivileged,
+        "start": start, "target": target, "tags": tags.replace(",", ";").split(";") if tags else (),
+        "ssh_keys": [key for file in ssh_key or () for key in public_keys(file.read())],
+    }  # fmt: skip
+    order = Order.parse(options)
+    made = _run(lambda parts: parts.launch.create(order, Cause.CLI), quiet=as_json)
+    if as_json:
+        _print_json(container_json(made))
+    else:
+        console.out.print(f"{made.vmid} {made.node} {made.volume}")
+    for warning in made.warnings:
+        console.err.print(f"warning: {warning}")
 
 
 @app.command()
@@ -232,7 +275,7 @@ def status(as_json: Json = False) -> None:
 @app.command()
 def prune(dry_run: DryRun = False, as_json: Json = False) -> None:
     """Delete the versions that retention lets go."""
-    gone = _run(_prune(load(chosen.path), dry_run=dry_run))
+    gone = _run(lambda parts: _prune(parts, dry_run=dry_run), quiet=True)
     if as_json:
         _print_json([{"target": one.target, "volumes": one.volumes} for one in gone])
     else:
@@ -241,23 +284,17 @@ def prune(dry_run: DryRun = False, as_json: Json = False) -> None:
             console.out.print(f"{verb} {' '.join(one.volumes)}")
 
 
-async def _prune(config: Config, *, dry_run: bool) -> list[Any]:
+async def _prune(parts: Parts, *, dry_run: bool) -> list[Template]:
     import asyncio
 
-    from syncd.daemon import assemble
-
-    parts = assemble(config, lambda _: Silence())
-    try:
-        references = dict.fromkeys(one.reference for one in parts.ledger.templates())
-        return [
-            template
-            for reference in references
-            for template in await asyncio.to_thread(
-                parts.sync.retain, parts.sync.errand(reference), dry_run=dry_run
-            )
-        ]
-    finally:
-        await parts.close()
+    references = dict.fromkeys(one.reference for one in parts.ledger.templates())
+    return [
+        template
+        for reference in references
+        for template in await asyncio.to_thread(
+            parts.sync.retain, parts.sync.errand(reference), dry_run=dry_run
+        )
+    ]
 
 
 @app.command()
@@ -277,12 +314,27 @@ def check(as_json: Json = False) -> None:
         raise typer.Exit(1)
 
 
-def _run(work: Coroutine[Any, Any, T]) -> T:
-    """Run work that makes jobs; their log is silent, since the command itself tells the end."""
+def _run(act: Callable[[Parts], Coroutine[Any, Any, T]], *, quiet: bool) -> T:
+    """Do something that may make jobs, with the parts of a daemon that listens to nobody.
+
+    The jobs' log is silent, since the command itself tells the end.
+    """
     import asyncio
 
+    from syncd.daemon import assemble
+
+    config = load(chosen.path)
+
+    async def work() -> T:
+        with console.progress(quiet=quiet) as progress:
+            parts = assemble(config, lambda _: progress or Silence())
+            try:
+                return await act(parts)
+            finally:
+                await parts.close()
+
     console.set_up_logs(level=logging.CRITICAL)
-    return asyncio.run(work)
+    return asyncio.run(work())
 
 
 def _tell(reference: Reference, outcome: Outcome | None) -> None:

@@ -31,7 +31,12 @@ if not out.is_terminal:
     out.width = _PIPE_WIDTH
 err = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
 
-_VERBS = {"layer": "pulling", "flatten": "flattening", "publish": "publishing"}
+_VERBS = {
+    "layer": "pulling",
+    "flatten": "flattening",
+    "publish": "publishing",
+    "create": "creating",
+}
 
 
 class Bars:

@@ -27,6 +27,7 @@ from syncd.directory import DirectoryTarget
 from syncd.errors import ConfigError, SyncdError
 from syncd.event import BODY_MAX
 from syncd.job import Advance, Cause, Progress
+from syncd.launch import Launch
 from syncd.ledger import Ledger
 from syncd.notify import Notices
 from syncd.proxmox import ProxmoxTarget
@@ -53,6 +54,7 @@ class Parts:
     ledger: Ledger
     sync: Sync
     worker: Worker
+    launch: Launch
     notices: Notices
     stopping: threading.Event
 
@@ -70,7 +72,7 @@ def assemble(config: Config, watch: Callable[[Reference], Progress]) -> Parts:
     sync = Sync(config, targets_of(config), ledger, stopping, watch)
     notices = Notices(lambda: sync.config.notify)
     worker = Worker(ledger, sync, config.worker.jobs, notices.ended)
-    return Parts(ledger, sync, worker, notices, stopping)
+    return Parts(ledger, sync, worker, Launch(sync, worker), notices, stopping)
 
 
 def targets_of(config: Config) -> dict[str, Target]:
@@ -95,7 +97,7 @@ class Logged:
 def application(parts: Parts) -> web.Application:
     """Return everything that is answered over HTTP."""
     sync, worker, ledger, notices = parts.sync, parts.worker, parts.ledger, parts.notices
-    api = Api(sync, worker, ledger, notices)
+    api = Api(sync, worker, parts.launch, ledger, notices)
     webhook = Webhook(lambda: sync.config, worker, ledger, notices)
     app = web.Application(client_max_size=BODY_MAX, middlewares=[api.guard])
     app.add_routes([*webhook.routes(), *api.routes()])

@@ -45,6 +45,12 @@ class RequestError(SyncdError):
     """Something was asked for that is wrong as it was written."""
 
 
+class StillRunningError(SyncdError):
+    """A job that goes on, but longer than somebody wants to wait for it."""
+
+    temporary = True
+
+
 class EventError(SyncdError):
     """A webhook delivery whose body is not what its headers promise."""
 

@@ -12,7 +12,7 @@ import hashlib
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,39 +22,19 @@ import structlog
 from syncd import __version__
 from syncd.blobs import Cache
 from syncd.convert import convert, tidy, workshop
+from syncd.errand import Errand
 from syncd.errors import PublishError
 from syncd.job import Outcome, Progress, Result, Stoppable, SyncJob
 from syncd.ledger import Ledger
 from syncd.manifest import Descriptor, Image, read_image
-from syncd.reference import Digest, Platform, Reference
+from syncd.reference import Digest, Reference
 from syncd.registry import Registry
-from syncd.settings import Config, ImageSettings
+from syncd.settings import Config
 from syncd.template import Format, Target, Template, file_name, surplus
 
 log = structlog.stdlib.get_logger()
 
 _KEPT = 3600.0  # seconds that a finished file serves further tags of its image
-
-
-@dataclass(frozen=True, slots=True)
-class Errand:
-    """One reference, with everything that is decided before the registry is asked."""
-
-    reference: Reference
-    settings: ImageSettings
-    registry: Registry
-    targets: tuple[Target, ...]
-    progress: Stoppable
-
-    @property
-    def platform(self) -> Platform:
-        """The platform whose manifest is wanted."""
-        return Platform.parse(self.settings.platform)
-
-    def form_for(self, target: Target) -> Format:
-        """Return the format that a target gets."""
-        form = self.settings.format
-        return target.format() if form == "auto" else Format(form)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +44,14 @@ class File:
     path: Path
     form: Format
     digest: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a reference means now, and the volume ids that hold it: none if a target lacks it."""
+
+    digest: Digest
+    volumes: tuple[str, ...]
 
 
 class Sync:
@@ -99,7 +87,7 @@ class Sync:
         errand = self.errand(job.reference)
         found = await asyncio.to_thread(errand.registry.resolve, errand.reference)
         try:
-            held = await asyncio.to_thread(self._held, errand, found)
+            held = await asyncio.to_thread(self._confirmed, errand, found)
         except PublishError:
             held = None  # one target cannot be asked: publishing tells it apart from the others
         if held is not None:
@@ -124,10 +112,28 @@ class Sync:
         """Return the volume ids of what the reference means now, or None if one is missing."""
         errand = self.errand(reference)
         found = await asyncio.to_thread(errand.registry.resolve, errand.reference)
-        return await asyncio.to_thread(self._held, errand, found)
+        return await asyncio.to_thread(self._confirmed, errand, found)
 
-    def errand(self, reference: Reference) -> Errand:
-        """Gather what a reference's job needs; raise PublishError when there is no target."""
+    async def find(self, reference: Reference, target: str | None = None) -> Found:
+        """Tell what the reference means now and where it lies: everywhere, or in one target.
+
+        Only reads.  Beyond what is `held` it finds files under the right name that somebody else
+        put there, as `bring` would.
+        """
+        errand = self.errand(reference, target)
+        top = await asyncio.to_thread(errand.registry.resolve, errand.reference)
+        held = await asyncio.to_thread(self._held, errand, top)
+        volumes = _volumes(held or ())
+        if held is None:
+            image = await asyncio.to_thread(read_image, errand.registry, top, errand.platform)
+            volumes = await asyncio.to_thread(self._named, errand, image)
+        return Found(top.digest, volumes)
+
+    def errand(self, reference: Reference, target: str | None = None) -> Errand:
+        """Gather what a reference's job needs, in all of its targets or only in one.
+
+        Raise PublishError when there is no target.
+        """
         settings = self.config.image_for(reference)
         progress = Stoppable(self._watch(reference), self._stopping)
         wanted = self.targets if settings.targets is None else settings.targets
@@ -139,7 +145,7 @@ class Sync:
             reference,
             settings,
             Registry(reference, self.config.registry_for(reference.registry), progress.pause),
-            tuple(self.targets[name] for name in wanted),
+            tuple(self.targets[name] for name in wanted if target in (None, name)),
             progress,
         )
 
@@ -166,21 +172,48 @@ class Sync:
                     gone.append(template)
         return gone
 
-    def _held(self, errand: Errand, found: Descriptor) -> tuple[str, ...] | None:
-        """Return the volume ids if every target lists the template of this very digest."""
-        volumes: list[str] = []
+    def _held(self, errand: Errand, found: Descriptor) -> list[Template] | None:
+        """Return each target's template of this very digest, or None if a target lists none.
+
+        By digest it may lie there under any tag of the repository.
+        """
+        held: list[Template] = []
+        reference = errand.reference
         for target in errand.targets:
-            wanted = (found.digest, errand.form_for(target), errand.platform)
-            versions = self._ledger.templates(errand.reference, target.name)
-            for template in versions:
-                same = (template.digest, template.format, template.platform) == wanted
+            wanted = (reference.name, errand.form_for(target), errand.platform)
+            row = None if reference.digest else reference
+            for template in self._ledger.templates(row, target.name):
+                same = (template.reference.name, template.format, template.platform) == wanted
+                same &= found.digest in (template.digest, template.manifest_digest)
                 if same and not target.missing(template.name, template.size):
-                    if template is not versions[0]:  # the tag went back to it
-                        self._ledger.record(replace(template, created=datetime.now(UTC)))
-                    volumes += template.volumes
+                    held.append(template)
                     break
             else:
                 return None
+        return held
+
+    def _confirmed(self, errand: Errand, found: Descriptor) -> tuple[str, ...] | None:
+        """Return the volume ids of what is held; the ledger learns what the tag went back to."""
+        held = self._held(errand, found)
+        if held is None:
+            return None
+        for template in held:
+            versions = self._ledger.templates(errand.reference, template.target)
+            if template in versions[1:]:
+                self._ledger.record(replace(template, created=datetime.now(UTC)))
+        return _volumes(held)
+
+    def _named(self, errand: Errand, image: Image) -> tuple[str, ...]:
+        """Return the volume ids if every target lists a finished file of the image's name."""
+        volumes: list[str] = []
+        for target in errand.targets:
+            form = errand.form_for(target)
+            name = file_name(errand.settings.name, errand.reference, image, form)
+            sizes = {one.name: one.size for one in self._ledger.templates(target=target.name)}
+            unfinished = name not in sizes and self._ledger.made(target.name, name) is not None
+            if unfinished or target.missing(name, sizes.get(name)):
+                return ()
+            volumes += _listed(target, name)
         return tuple(volumes)
 
     def _publish(self, errand: Errand, image: Image) -> Outcome:
@@ -248,9 +281,7 @@ class Sync:
         made = self._ledger.made(target.name, name)
         if target.missing(name, made.size if made else None):
             return None
-        volumes = tuple(
-            dict.fromkeys(volume.volid for volume in target.volumes() if volume.name == name)
-        )
+        volumes = _listed(target, name)
         if made is not None:
             known = replace(
                 made,
@@ -319,3 +350,12 @@ def _is_intact(path: Path, digest: Digest) -> bool:
             return hashlib.file_digest(file, digest.algorithm).hexdigest() == digest.encoded
     except OSError:
         return False
+
+
+def _listed(target: Target, name: str) -> tuple[str, ...]:
+    """Return the volume ids under which a target lists a file, each once."""
+    return tuple(dict.fromkeys(one.volid for one in target.volumes() if one.name == name))
+
+
+def _volumes(templates: Iterable[Template]) -> tuple[str, ...]:
+    return tuple(volid for template in templates for volid in template.volumes)

@@ -9,24 +9,31 @@ Everything is the real thing, put together as the daemon does it; only the regis
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
 from aiohttp import ClientResponse
 from aiohttp.test_utils import TestClient, TestServer
+from jsonschema import Draft202012Validator
 
+from syncd.api import openapi
 from syncd.config import load
 from syncd.daemon import Parts, application, assemble
 from syncd.job import Outcome, Progress, Silence
 from syncd.reference import Reference
 from tests.archives import file
 from tests.deliveries import SECRET, signed
+from tests.fakes.pve import Pve
+from tests.fakes.pve_cluster import Token
 from tests.fakes.registry import Registry
 from tests.images import Content, image, layer
+from tests.targets import TOKEN as TOKEN_ID
 
 REPOSITORY = "org/repo/image"
 TOKEN = "a token of the API"
+DOCUMENT = openapi()
 
 
 def sample(text: str = "one") -> Content:
@@ -61,6 +68,36 @@ path = "{folder}/storage"
 {more}
 """)
     return path
+
+
+def described(answer: ClientResponse, path: str) -> Any:
+    """Return an answer's JSON after holding it against the API's description."""
+    said = DOCUMENT["paths"][path][answer.method.lower()]["responses"][str(answer.status)]
+    if "$ref" in said:
+        said = DOCUMENT["components"]["responses"][said["$ref"].rpartition("/")[2]]
+    schema = said["content"][answer.content_type]["schema"]
+    content = json.loads(answer._body or b"null")
+    Draft202012Validator(
+        {**schema, "components": DOCUMENT["components"]},
+        format_checker=Draft202012Validator.FORMAT_CHECKER,
+    ).validate(content)
+    return content
+
+
+def cluster_table(folder: Path, pve: Pve, token: Token, **settings: str) -> str:
+    """Return the table of a target on a make-believe cluster, and write its token's secret."""
+    secret = folder / "token-secret"
+    secret.write_text(f"{token.secret}\n")
+    lines = {
+        "name": "cluster",
+        "type": "proxmox",
+        "token_id": TOKEN_ID,
+        "token_secret_file": secret,
+        "ca_file": pve.certificate.file,
+        "storage": "local",
+    }
+    text = "".join(f'{key} = "{value}"\n' for key, value in (lines | settings).items())
+    return f'[[target]]\nendpoints = ["https://127.0.0.1:{pve.port}"]\n{text}'
 
 
 class House:

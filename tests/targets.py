@@ -18,6 +18,17 @@ CONTENT = b"template " * 1000
 LARGE = b"x" * (11 << 20)
 """More than proxmoxer sends from memory, and more than is told why it is refused."""
 DUTIES = {"/storage": ["Datastore.Audit", "Datastore.AllocateTemplate", "Datastore.Allocate"]}
+CREATING = {
+    "/storage": ["Datastore.Audit", "Datastore.AllocateSpace"],
+    "/nodes": ["Sys.Audit"],
+    "/sdn/zones/localnetwork": ["SDN.Use"],
+    "/vms": [
+        "VM.Allocate", "VM.Audit", "VM.Config.CPU", "VM.Config.Disk", "VM.Config.Memory",
+        "VM.Config.Network", "VM.Config.Options", "VM.PowerMgmt",
+    ],
+}  # fmt: skip
+"""What making containers takes."""
+LAUNCHING = {**CREATING, "/storage": [*CREATING["/storage"], *DUTIES["/storage"]]}
 
 
 def token_for(pve: Pve, acl: Mapping[str, Iterable[str]] | None = None) -> Token:

@@ -8,42 +8,26 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiohttp import ClientResponse
 from jsonschema import Draft202012Validator
 
 from syncd import __version__
-from syncd.api import openapi
 from syncd.daemon import application
 from syncd.job import Cause, Outcome, Result, SyncJob
 from syncd.reference import Reference
 from tests.fakes.registry import Registry
-from tests.houses import TOKEN, House, sample
+from tests.houses import DOCUMENT, TOKEN, House, described, sample
 
-DOCUMENT = openapi()
 GUARDED = [
     ("POST", "/api/v1/sync"),
     ("GET", "/api/v1/jobs"),
     ("GET", "/api/v1/jobs/1"),
     ("GET", "/api/v1/images"),
     ("GET", "/api/v1/resolve?ref=x"),
+    ("POST", "/api/v1/containers"),
     ("GET", "/api/v1/openapi.json"),
     ("GET", "/api/v1/nonsense"),
     ("GET", "/api/"),
 ]
-
-
-def described(answer: ClientResponse, path: str) -> Any:
-    """Return an answer's JSON after holding it against the API's description."""
-    said = DOCUMENT["paths"][path][answer.method.lower()]["responses"][str(answer.status)]
-    if "$ref" in said:
-        said = DOCUMENT["components"]["responses"][said["$ref"].rpartition("/")[2]]
-    schema = said["content"][answer.content_type]["schema"]
-    content = json.loads(answer._body or b"null")
-    Draft202012Validator(
-        {**schema, "components": DOCUMENT["components"]},
-        format_checker=Draft202012Validator.FORMAT_CHECKER,
-    ).validate(content)
-    return content
 
 
 def test_description_is_sound() -> None:

@@ -25,7 +25,7 @@ def image_with(folder: Path, runtime: dict[str, Any]) -> Image:
 def test_least() -> None:
     """A host name is enough."""
     request = ContainerRequest.parse({"hostname": "web.example.org"})
-    assert (request.cores, request.memory, request.disk) == (1, 512, 8)
+    assert (request.cores, request.memory, request.size) == (1, 512, 8)
     assert request.unprivileged
 
 
@@ -33,7 +33,7 @@ def test_least() -> None:
     ("fields", "fault"),
     [
         ({}, "hostname: Field required"),
-        ({"hostname": "under_score"}, "hostname"),
+        ({"hostname": "under_score"}, "hostname: 'under_score' is not a host name: letters"),
         ({"hostname": "-web"}, "hostname"),
         ({"hostname": "web", "cores": 0}, "cores"),
         ({"hostname": "web", "memory": 15}, "memory"),
@@ -41,7 +41,11 @@ def test_least() -> None:
         ({"hostname": "web", "tags": ["a b"]}, "tags.0"),
         ({"hostname": "web", "ssh_keys": ["ssh-rsa A\nB"]}, "ssh_keys.0"),
         ({"hostname": "web", "features": "nesting"}, "features"),
-        ({"hostname": "web", "rootfs_storage": "local:8"}, "rootfs_storage"),
+        (
+            {"hostname": "web", "storage": "local:8"},
+            "storage: 'local:8' is not the name of a storage",
+        ),
+        ({"hostname": "web", "bridge": "vmbr0", "net0": "name=eth0"}, "net0: give bridge or net0"),
         ({"hostname": "web", "privileged": True}, "privileged: Extra inputs"),
     ],
 )

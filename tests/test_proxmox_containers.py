@@ -15,19 +15,10 @@ from syncd.proxmox import ProxmoxTarget
 from syncd.template import Format, Volume
 from tests.fakes.pve import Pve
 from tests.fakes.pve_cluster import GIB, Token
-from tests.targets import CONTENT, target_on, token_for, when_asked
+from tests.targets import CONTENT, CREATING, target_on, token_for, when_asked
 
 VOLID = "cephfs:vztmpl/image.tar.zst"
 TEMPLATE = Volume(VOLID, len(CONTENT))
-ACL = {
-    "/storage": ["Datastore.Audit", "Datastore.AllocateSpace"],
-    "/nodes": ["Sys.Audit"],
-    "/sdn/zones/localnetwork": ["SDN.Use"],
-    "/vms": [
-        "VM.Allocate", "VM.Audit", "VM.Config.CPU", "VM.Config.Disk", "VM.Config.Memory",
-        "VM.Config.Network", "VM.Config.Options", "VM.PowerMgmt",
-    ],
-}  # fmt: skip
 STARTUP = Startup("/bin/app --serve", "PATH=/bin\0LANG=C")
 
 
@@ -37,7 +28,7 @@ def token(pve: Pve) -> Token:
         template = pve.cluster.template(volid, "pve1")
         template.parent.mkdir(parents=True)
         template.write_bytes(CONTENT)
-    return token_for(pve, ACL)
+    return token_for(pve, CREATING)
 
 
 @pytest.fixture
@@ -89,8 +80,8 @@ def test_all_options(pve: Pve, target: ProxmoxTarget) -> None:
         cores=4,
         memory=2048,
         swap=0,
-        disk=20,
-        rootfs_storage="local-zfs",
+        size=20,
+        storage="local-zfs",
         bridge="vmbr7",
         features="nesting=1",
         tags=["owner", "web"],

@@ -89,7 +89,7 @@ class Containers:
         self, request: ContainerRequest, volumes: Sequence[Volume]
     ) -> tuple[str, str, Volume]:
         """Choose the root file system's storage, the node, and the template as it is seen there."""
-        name = request.rootfs_storage or self._settings.rootfs_storage
+        name = request.storage or self._settings.rootfs_storage
         roots = [p for p in self._placement.holding(ROOT_FOLDERS, name) if p.active]
         seen = {volume.node: volume for volume in volumes}
         nodes = self._placement.nodes()
@@ -119,7 +119,7 @@ class Containers:
             "cores": request.cores,
             "memory": request.memory,
             "swap": request.swap,
-            "rootfs": f"{storage}:{request.disk}",
+            "rootfs": f"{storage}:{request.size}",
             "net0": request.net0 or f"name=eth0,ip=dhcp,bridge={bridge}",
             "unprivileged": int(request.unprivileged),
             "features": request.features,
