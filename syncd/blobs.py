@@ -132,6 +132,7 @@ class Cache(Layout):
         with _disk(folder):
             for one in (self._ingest, folder / "blobs" / "sha256", folder / "blobs" / "sha512"):
                 make_folder(one)
+        with _disk(folder), self._locked():
             if not (folder / "index.json").exists():
                 _replace(folder / "index.json", _index([]))
             if not (folder / "oci-layout").exists():

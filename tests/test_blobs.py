@@ -8,6 +8,7 @@ import json
 import os
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -537,3 +538,12 @@ class TestCacheKeeping:
             thread.join(30)
         assert failures == []
         check_layout(cache)
+
+
+def test_opened_at_once(tmp_path: Path) -> None:
+    """Jobs that open a new cache at the same moment do not disturb each other."""
+    folders = [tmp_path / str(n) for n in range(100)]
+    with ThreadPoolExecutor(4) as pool:
+        opened = list(pool.map(lambda n: Cache(folders[n // 4], 1 << 20), range(400)))
+    assert {(cache.folder / "index.json").is_file() for cache in opened} == {True}
+    assert not list(tmp_path.glob("*/.index.json.*"))
