@@ -8,20 +8,15 @@ instruction: what is done is found done.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import threading
-import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from pathlib import Path
 
 import structlog
 
 from syncd import __version__
-from syncd.blobs import Cache
-from syncd.convert import convert, tidy, workshop
 from syncd.errand import Errand
 from syncd.errors import PublishError
 from syncd.job import Outcome, Progress, Result, Stoppable, SyncJob
@@ -30,20 +25,10 @@ from syncd.manifest import Descriptor, Image, read_image
 from syncd.reference import Digest, Reference
 from syncd.registry import Registry
 from syncd.settings import Config
-from syncd.template import Format, Target, Template, file_name, surplus
+from syncd.stock import File, Stock
+from syncd.template import Target, Template, file_name, surplus
 
 log = structlog.stdlib.get_logger()
-
-_KEPT = 3600.0  # seconds that a finished file serves further tags of its image
-
-
-@dataclass(frozen=True, slots=True)
-class File:
-    """A finished template file on this host, and its digest."""
-
-    path: Path
-    form: Format
-    digest: Digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,16 +56,14 @@ class Sync:
         self.config = config
         self.targets = targets
         self._ledger = ledger
+        self._stock = Stock(ledger)
         self._stopping = stopping
         self._watch = watch
         self._turns: defaultdict[Digest, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     def tidy(self) -> None:
         """Remove what dead conversions left behind, and files that were kept long enough."""
-        tidy(self.config.state.directory / "spool")
-        for file in (self.config.state.directory / "made").glob("*"):
-            if time.time() - file.stat().st_mtime > _KEPT:
-                file.unlink(missing_ok=True)
+        self._stock.tidy(self.config)
 
     async def bring(self, job: SyncJob) -> Outcome:
         """Ensure that what the reference means now is published; return how that went."""
@@ -227,7 +210,7 @@ class Sync:
                 name = file_name(errand.settings.name, errand.reference, image, form)
                 there = self._there(errand, target, name, image)
                 if there is None:
-                    file = self._file(errand, image, form)
+                    file = self._stock.file(self.config, self.targets, errand, image, form)
                     there = self._publish_to(target, errand, image, file, name)
                     published = True
                 volumes += there
@@ -294,41 +277,6 @@ class Sync:
             self._ledger.record(known)
         return volumes
 
-    def _file(self, errand: Errand, image: Image, form: Format) -> File:
-        """Return a finished file of this image: one that is there, or a new one.
-
-        A new one is kept for an hour, since several tags often mean one image.
-        """
-        for template in self._ledger.templates():
-            if (template.manifest_digest, template.format) == (image.manifest_digest, form):
-                target = self.targets.get(template.target)
-                path = target.local(template.name) if target else None
-                if path is not None and _is_intact(path, template.file_digest):
-                    return File(path, form, template.file_digest)
-        state = self.config.state
-        made = state.directory / "made"
-        for path in made.glob(f"{image.manifest_digest.encoded}-*{form.suffix}"):
-            digest = Digest("sha256", path.name.removesuffix(form.suffix).partition("-")[2])
-            if _is_intact(path, digest):
-                return File(path, form, digest)
-        cache = Cache(state.directory / "cache", state.cache_max)
-        with workshop(state.directory / "spool") as folder:
-            written = convert(
-                image,
-                lambda blob: cache.reader(blob, errand.registry.blob),
-                folder / "template",
-                form=form,
-                level=errand.settings.compression_level,
-                limits=self.config.limits.bounds(),
-                spool=folder,
-                progress=errand.progress,
-            )
-            name = f"{image.manifest_digest.encoded}-{written.digest.encoded}{form.suffix}"
-            made.mkdir(exist_ok=True)
-            path = (folder / "template").rename(made / name)
-        cache.keep(errand.reference, image)
-        return File(path, form, written.digest)
-
     def _delete(self, target: Target, template: Template) -> bool:
         """Delete a template everywhere in a target; return whether it is gone."""
         try:
@@ -341,15 +289,6 @@ class Sync:
         self._ledger.forget(template.target, template.name)
         log.info("deleted", volumes=template.volumes)
         return True
-
-
-def _is_intact(path: Path, digest: Digest) -> bool:
-    """Tell whether a file still has the bytes that were written: its hard links may be changed."""
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, digest.algorithm).hexdigest() == digest.encoded
-    except OSError:
-        return False
 
 
 def _listed(target: Target, name: str) -> tuple[str, ...]:

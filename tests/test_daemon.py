@@ -42,11 +42,13 @@ class Daemon:
 
     def until_told(self, state: str) -> None:
         """Wait until the service manager is told this."""
-        while True:
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline:
             told = self._manager.recv(4096).decode()
             self.told.append(told)
             if state in told.splitlines():
                 return
+        raise AssertionError(f"{state!r} is not among {self.told}")
 
     def lines(self, event: str) -> list[dict[str, Any]]:
         """Return the log's lines of one event."""
