@@ -14,13 +14,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from syncd.errors import ImageError
+from syncd.errors import ImageError, LimitError
 from syncd.limits import Limits
 from syncd.member import DIRECTORY, HARD_LINK, SYMLINK, Member, quote
 
 _WHITEOUT = b".wh."
 _OPAQUE = b".wh..wh..opq"
 _SYMLINKS_FOLLOWED = 40  # as many as Linux follows: MAXSYMLINKS, linux/namei.h
+_STEPS_AN_ENTRY = 64  # parts of paths walked, on average: bounds the time, as memory is bounded
 _LONGEST_NAME = 255  # NAME_MAX, linux/limits.h
 
 
@@ -60,6 +61,7 @@ class Tree:
         self._root = _implied_directory()
         self._layers = 0
         self._entries = 0
+        self._steps = 0
         self._parents: dict[bytes, Directory] = {}
 
     def apply(self, members: Iterable[Member]) -> None:
@@ -194,8 +196,10 @@ class Tree:
             name = todo.pop()
             if name in (b"", b"."):
                 continue
+            self._steps += 1
             if name == b"..":
-                trail = trail[:-1] or trail
+                if len(trail) > 1:
+                    trail.pop()
                 continue
             inode = trail[-1].children.get(name)
             if inode is None:
@@ -215,6 +219,11 @@ class Tree:
                 todo += inode.member.target.split(b"/")[::-1]
             else:
                 return None
+        if self._steps > _STEPS_AN_ENTRY * self._limits.entries:
+            raise LimitError(
+                "the paths of the image lead through more symlinks and folders than any real one's",
+                "if the image is meant to be so, raise limits.entries in the configuration",
+            )
         return trail[-1]
 
 

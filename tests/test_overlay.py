@@ -581,3 +581,13 @@ def test_many_names_below_a_long_path_take_little_memory() -> None:
     tracemalloc.stop()
     assert count == 20_017
     assert peak < 8 << 20
+
+
+def test_long_ways_are_bounded() -> None:
+    """Names that each lead through many symlinks of many parts do not take for ever."""
+    deep = "/".join("d" * 200)
+    winding = [symlink("l0", deep), *(symlink(f"l{n}", f"/l{n - 1}/..") for n in range(1, 30))]
+    names = [file(f"l29/{n}/f") for n in range(350)]
+    with pytest.raises(LimitError, match="lead through"):
+        grown([[*winding, *names]], Limits(entries=1000))
+    assert grown([[*winding, *names[:100]]], Limits(entries=1000))
