@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 
 from tests.fakes.pve import Pve
+from tests.fakes.pve_cluster import Token
 from tests.fakes.pve_schema import assert_contract
 from tests.fakes.registry import Registry
+from tests.targets import token_for
 
 
 @pytest.fixture
@@ -28,3 +30,9 @@ def registry() -> Iterator[Registry]:
     """Serve a registry on loopback that lets everybody in."""
     with Registry() as registry:
         yield registry
+
+
+@pytest.fixture
+def token(pve: Pve) -> Token:
+    """Return a token of the make-believe Proxmox VE that may do all that a target does."""
+    return token_for(pve)

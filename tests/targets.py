@@ -14,6 +14,8 @@ from tests.fakes.pve_cluster import Request, Token
 
 TOKEN = "syncd@pve!sync"
 NAME = "ghcr.io_acme_base_latest_0123456789ab.tar.zst"
+VOLID = f"local:vztmpl/{NAME}"
+SHARED = f"cephfs:vztmpl/{NAME}"
 CONTENT = b"template " * 1000
 LARGE = b"x" * (11 << 20)
 """More than proxmoxer sends from memory, and more than is told why it is refused."""

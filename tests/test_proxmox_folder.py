@@ -14,21 +14,13 @@ from tests.fakes.pve_cluster import Storage, Token
 from tests.targets import (
     CONTENT,
     NAME,
+    VOLID,
     arguments,
     finished,
     names_on,
     target_on,
-    token_for,
     uploads,
 )
-
-VOLID = f"local:vztmpl/{NAME}"
-SHARED = f"cephfs:vztmpl/{NAME}"
-
-
-@pytest.fixture
-def token(pve: Pve) -> Token:
-    return token_for(pve)
 
 
 @pytest.fixture

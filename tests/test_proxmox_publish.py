@@ -17,22 +17,15 @@ from tests.targets import (
     CONTENT,
     LARGE,
     NAME,
+    SHARED,
+    VOLID,
     arguments,
     finished,
     names_on,
     target_on,
-    token_for,
     uploads,
     when_asked,
 )
-
-VOLID = f"local:vztmpl/{NAME}"
-SHARED = f"cephfs:vztmpl/{NAME}"
-
-
-@pytest.fixture
-def token(pve: Pve) -> Token:
-    return token_for(pve)
 
 
 @pytest.mark.parametrize("pve", ["9.2.11", "8.4.5"], indirect=True)

@@ -20,21 +20,13 @@ from tests.targets import (
     CONTENT,
     LARGE,
     NAME,
+    SHARED,
     arguments,
     finished,
     target_on,
-    token_for,
     uploads,
     when_asked,
 )
-
-VOLID = f"local:vztmpl/{NAME}"
-SHARED = f"cephfs:vztmpl/{NAME}"
-
-
-@pytest.fixture
-def token(pve: Pve) -> Token:
-    return token_for(pve)
 
 
 @pytest.mark.parametrize("present", [b"other", CONTENT])

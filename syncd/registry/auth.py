@@ -64,7 +64,7 @@ class _Session(requests.Session):
 class _Patience(requests.adapters.HTTPAdapter):
     """Bounds every wait: oras and requests themselves wait for ever."""
 
-    def send(self, request: Any, **kwargs: Any) -> requests.Response:  # type: ignore[override]
+    def send(self, request: Any, **kwargs: Any) -> requests.Response:  # type: ignore[override] # what it takes varies by release
         kwargs["timeout"] = (CONNECT_TIMEOUT, READ_TIMEOUT)
         return super().send(request, **kwargs)
 
