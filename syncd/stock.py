@@ -85,7 +85,7 @@ class Stock:
         state, shelf = config.state, _shelf(config)
         cache = Cache(state.directory / "cache", state.cache_max)
         with workshop(state.directory / "spool") as folder:
-            draft = folder / "template"
+            draft = folder / f"{errand.reference.image}{form.suffix}"
             written = convert(
                 image,
                 lambda blob: cache.reader(blob, errand.registry.blob),
