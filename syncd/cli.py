@@ -273,6 +273,26 @@ def status(as_json: Json = False) -> None:
 
 
 @app.command()
+def pin(volume: str) -> None:
+    """Keep a template for ever, whatever retention says."""
+    _pin(volume, pinned=True)
+
+
+@app.command()
+def unpin(volume: str) -> None:
+    """Let retention judge a template again."""
+    _pin(volume, pinned=False)
+
+
+def _pin(volume: str, *, pinned: bool) -> None:
+    from syncd.ledger import Ledger
+
+    with Ledger(load(chosen.path).state.directory / "ledger.sqlite") as ledger:
+        if not ledger.pin(volume, pinned=pinned):
+            raise SyncdError(f"syncd published no volume {volume}", "syncd status names them")
+
+
+@app.command()
 def prune(dry_run: DryRun = False, as_json: Json = False) -> None:
     """Delete the versions that retention lets go."""
     gone = _run(lambda parts: _prune(parts, dry_run=dry_run), quiet=True)

@@ -90,7 +90,7 @@ def templates_table(templates: Iterable[Template]) -> Table:
             "\n".join(one.volumes),
             one.digest.encoded[:12],
             f"{one.size / 1e6:.1f} MB",
-            _when(one.created),
+            _when(one.created) + (" pinned" if one.pinned else ""),
         )
     return table
 

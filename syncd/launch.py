@@ -73,7 +73,8 @@ class Launch:
         """
         target = self._target(order)
         found = await self.ensure(order.ref, cause, target=target.name, within=within)
-        container = await asyncio.to_thread(self._make, order, target, found)
+        with self._sync.using(found.volumes):
+            container = await asyncio.to_thread(self._make, order, target, found)
         log.info("created", vmid=container.vmid, node=container.node, volid=container.volume)
         return container
 

@@ -12,6 +12,7 @@ import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Self
@@ -218,6 +219,13 @@ class Ledger:
             name,
         )
         return _template(row) if row else None
+
+    def pin(self, volume: str, *, pinned: bool) -> bool:
+        """Let retention keep a template for ever, or no more; return whether it is known."""
+        found = [one for one in self.templates() if volume in one.volumes]
+        for one in found:
+            self._put(replace(one, pinned=pinned), published=True)
+        return bool(found)
 
     def expire(self) -> None:
         """Drop deliveries and finished jobs that are older than 90 days."""

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -58,6 +59,7 @@ class Sync:
         self._ledger = ledger
         self._stock = Stock(ledger)
         self._stopping = stopping
+        self._in_use: Counter[str] = Counter()
         self._watch = watch
         self._turns: defaultdict[Digest, asyncio.Lock] = defaultdict(asyncio.Lock)
 
@@ -132,6 +134,16 @@ class Sync:
             progress,
         )
 
+    @contextmanager
+    def using(self, volumes: Iterable[str]) -> Iterator[None]:
+        """Keep retention off these volumes, for as long as something is made from them."""
+        used = Counter(volumes)
+        self._in_use = self._in_use + used
+        try:
+            yield
+        finally:
+            self._in_use = self._in_use - used
+
     def retain(self, errand: Errand, *, dry_run: bool = False) -> list[Template]:
         """Delete what retention lets go of this reference; return it.
 
@@ -147,7 +159,7 @@ class Sync:
                 for other in self._ledger.templates(target=target.name)
                 if other.reference != errand.reference
             }
-            for template in surplus(versions, errand.settings.keep):
+            for template in surplus(versions, errand.settings.keep, self._in_use):
                 if template.name in shared:
                     if not dry_run:
                         self._ledger.forget(target.name, template.name, errand.reference)

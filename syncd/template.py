@@ -8,7 +8,7 @@ from __future__ import annotations
 import enum
 import re
 import string
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -177,10 +177,17 @@ def volume_id(storage: str, name: str) -> str:
     return f"{storage}:vztmpl/{name}"
 
 
-def surplus(versions: Sequence[Template], keep: int) -> list[Template]:
+def surplus(
+    versions: Sequence[Template], keep: int, in_use: Collection[str] = ()
+) -> list[Template]:
     """Return the versions of one tag on one target that retention lets go, oldest first.
 
-    Never the newest `keep` (at least one: the last good version), nor a pinned one.
+    Never the newest `keep` (at least one: the last good version), nor a pinned one, nor one whose
+    volume ids are among those `in_use`.
     """
     newest_first = sorted(versions, key=lambda one: one.created, reverse=True)
-    return [one for one in reversed(newest_first[max(keep, 1) :]) if not one.pinned]
+    return [
+        one
+        for one in reversed(newest_first[max(keep, 1) :])
+        if not one.pinned and not set(one.volumes) & set(in_use)
+    ]

@@ -257,7 +257,7 @@ def test_status(run: Run, tmp_path: Path, registry: Registry) -> None:
 
 
 def test_prune(run: Run, tmp_path: Path, registry: Registry) -> None:
-    """A dry run names what would go; then it goes; then there is nothing to do."""
+    """A dry run names what would go; what is pinned stays; then it goes, and no more is to do."""
     config = configure(tmp_path, registry)
     for text in ("one", "two"):
         registry.push(REPOSITORY, "latest", sample(text))
@@ -268,8 +268,14 @@ def test_prune(run: Run, tmp_path: Path, registry: Registry) -> None:
     would = run("prune", "--dry-run", config=config)
     assert would.out.startswith("would delete local:vztmpl/")
     assert len(list(folder.iterdir())) == 2
+    volume = would.out.split()[-1]
+    assert run("pin", volume, config=config).code == 0
+    assert " pinned" in run("status", config=config).out
+    assert run("prune", "--json", config=config).json == []
+    assert run("unpin", volume, config=config).code == 0
     (gone,) = run("prune", "--json", config=config).json
-    assert gone == {"target": "local", "volumes": [would.out.split()[-1]]}
+    assert gone == {"target": "local", "volumes": [volume]}
+    assert "published no volume" in run("pin", volume, config=config).err
     assert len(list(folder.iterdir())) == 1
     assert run("prune", "--json", config=config).json == []
 

@@ -176,6 +176,24 @@ async def test_prune_dry_run(tmp_path: Path, registry: Registry) -> None:
         assert len(house.templates) == 1
 
 
+async def test_kept_off(tmp_path: Path, registry: Registry) -> None:
+    """Retention leaves what is pinned and what is in use, for as long as it is so."""
+    async with House(tmp_path, registry, image="keep = 1") as house:
+        registry.push(REPOSITORY, "latest", sample("one"))
+        first = (await bring(house)).volumes
+        sync, ledger = house.parts.sync, house.parts.ledger
+        errand = sync.errand(house.latest)
+        registry.push(REPOSITORY, "latest", sample("two"))
+        with sync.using(first):
+            await bring(house)
+            assert len(house.templates) == 2
+        assert ledger.pin(first[0], pinned=True)
+        assert sync.retain(errand) == []
+        assert ledger.pin(first[0], pinned=False)
+        assert [one.volumes for one in sync.retain(errand)] == [first]
+        assert not ledger.pin(first[0], pinned=True)
+
+
 async def test_a_refused_deletion_is_no_failure(tmp_path: Path, registry: Registry) -> None:
     """A version that cannot be deleted stays in the ledger for the next time."""
     async with House(tmp_path, registry, image="keep = 1") as house:
