@@ -10,7 +10,7 @@ import pytest
 
 from tests.e2e.command import CHECKOUT, run
 
-SECONDS = int(os.environ.get("SYNCD_FUZZ_SECONDS", "20"))
+SECONDS = int(os.environ.get("SYNCD_FUZZ_SECONDS", "10"))
 """How long each target runs; raise it to search longer."""
 CORPUS = CHECKOUT / "tests" / "fuzz" / "corpus"
 
