@@ -98,7 +98,7 @@ class Progress(Protocol):
 class Silence:
     """A progress that nobody watches."""
 
-    def begin(self, step: str, subject: str, total: int | None) -> Advance:  # noqa: ARG002 - unheard
+    def begin(self, step: str, subject: str, total: int | None) -> Advance:  # noqa: ARG002 - unwatched
         """Take the bytes and say nothing."""
         return lambda _: None
 
