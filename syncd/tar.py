@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Generator
+from functools import lru_cache
 
 from syncd import pax
 from syncd.errors import ImageError
@@ -29,6 +30,7 @@ from syncd.member import (
     SYMLINK,
     Member,
     quote,
+    total,
 )
 
 _WITHOUT_CONTENT = (HARD_LINK, SYMLINK, CHARACTER_DEVICE, BLOCK_DEVICE, DIRECTORY, FIFO)
@@ -138,31 +140,41 @@ class Parser:
             # POSIX: both mean a regular file; in v7 archives a trailing slash makes a folder.
             kind = DIRECTORY if kind == b"\0" and name.endswith(b"/") else FILE
         member = Member(
-            name=name,
-            kind=kind,
-            mode=header.mode & 0o7777,
-            uid=pax.decimal(records, b"uid", header.uid),
-            gid=pax.decimal(records, b"gid", header.gid),
-            mtime=pax.time(records[b"mtime"]) if records.get(b"mtime") else header.mtime * 10**9,
-            target=records.get(b"linkpath") or header.target,
+            name,
+            kind,
+            header.mode & 0o7777,
+            header.uid,
+            header.gid,
+            header.mtime * 10**9,
+            target=header.target,
             device=header.device if kind in (CHARACTER_DEVICE, BLOCK_DEVICE) else (0, 0),
-            xattrs=pax.xattrs(records) if len(records) else {},
         )
-        stored = 0 if kind in _WITHOUT_CONTENT else pax.decimal(records, b"size", header.size)
-        if kind == _GNU_SPARSE:
-            member.kind = FILE
-            member.size, holes = yield from self._read_old_sparse_map(header)
-        elif kind not in (FILE, *_WITHOUT_CONTENT):
-            raise ImageError(f"{quote(name)} is of the unknown tar type {kind!r}")
-        elif kind == FILE and any(key.startswith(b"GNU.sparse.") for key in records):
-            mapped = yield from self._read_sparse_records(member, records, stored)
-            member.size, holes, stored = mapped
-        else:
+        stored = header.size
+        if records:
+            member.uid = pax.decimal(records, b"uid", header.uid)
+            member.gid = pax.decimal(records, b"gid", header.gid)
+            member.mtime = pax.time(records[b"mtime"]) if records.get(b"mtime") else member.mtime
+            member.target = records.get(b"linkpath") or header.target
+            member.xattrs = pax.xattrs(records)
+            stored = pax.decimal(records, b"size", header.size)
+        if kind in _WITHOUT_CONTENT:
+            stored = 0
+        elif kind == FILE and not any(key.startswith(b"GNU.sparse.") for key in records):
             member.size = stored
-            holes = [(0, stored)] if stored else []
+            if stored:
+                member.extents = ((0, stored, self._position),)
+        else:
+            if kind == _GNU_SPARSE:
+                member.kind = FILE
+                member.size, stretches = yield from self._read_old_sparse_map(header)
+            elif kind == FILE:
+                mapped = yield from self._read_sparse_records(member, records, stored)
+                member.size, stretches, stored = mapped
+            else:
+                raise ImageError(f"{quote(name)} is of the unknown tar type {kind!r}")
+            member.extents = _placed(member, stretches, stored, self._position)
         if not 0 <= member.size <= _LARGEST >= stored or abs(member.mtime) > _LATEST:
             raise ImageError(f"{quote(name)} has an impossible size or time")
-        member.extents = _placed(member, holes, stored, self._position)
         self._accept(member)
         if stored:
             yield -_padded(stored)
@@ -213,16 +225,19 @@ class Parser:
 
     def _accept(self, member: Member) -> None:
         """Take a finished member, within the bounds."""
-        subject = quote(member.name)
-        self._limits.check("path", max(len(member.name), len(member.target)), subject)
-        if not member.name or b"\0" in member.name + member.target:
-            raise ImageError(f"a member near byte {self._position} has an unusable name: {subject}")
-        if member.kind in (SYMLINK, HARD_LINK) and not member.target:
-            raise ImageError(f"the link {subject} has no target")
-        attributes = sum(len(key) + len(value) for key, value in member.xattrs.items())
-        self._metadata.take(
-            len(member.name) + len(member.target) + attributes + _EXTENT * len(member.extents)
-        )
+        name, target = member.name, member.target
+        held = len(name) + len(target)
+        if held > self._limits.path:
+            self._limits.check("path", max(len(name), len(target)), quote(name))
+        if not name or b"\0" in name or b"\0" in target:
+            raise ImageError(
+                f"a member near byte {self._position} has an unusable name: {quote(name)}"
+            )
+        if member.kind in (SYMLINK, HARD_LINK) and not target:
+            raise ImageError(f"the link {quote(name)} has no target")
+        for key, value in member.xattrs.items():
+            held += len(key) + len(value)
+        self._metadata.take(held + _EXTENT * len(member.extents))
         self.members.append(member)
         self._limits.check("entries", len(self.members), "the number of members")
 
@@ -246,7 +261,7 @@ class _Header:
         self.gid = _number(gid, start)
         self.size = _number(size, start)
         self.mtime = _number(mtime, start)
-        if min(self.size, self.uid, self.gid) < 0:
+        if self.size < 0 or self.uid < 0 or self.gid < 0:
             raise ImageError(f"the tar header at byte {start} has a negative size or owner")
         if magic == b"ustar\0":
             # star keeps its own times behind a shorter prefix and signs with "tar" at the end.
@@ -254,31 +269,41 @@ class _Header:
             prefix = prefix.split(b"\0", 1)[0]
             if prefix:
                 self.name = prefix + b"/" + self.name
-        devices = magic.startswith(b"ustar") and self.kind in b"34"
-        self.device = (_number(major, start), _number(minor, start)) if devices else (0, 0)
-        if not 0 <= min(self.device) <= max(self.device) <= _LARGEST_DEVICE:
-            raise ImageError(f"the tar header at byte {start} has an impossible device number")
+        self.device = (0, 0)
+        if self.kind in b"34" and magic.startswith(b"ustar"):
+            self.device = (_number(major, start), _number(minor, start))
+            if not 0 <= min(self.device) <= max(self.device) <= _LARGEST_DEVICE:
+                raise ImageError(f"the tar header at byte {start} has an impossible device number")
 
 
 def _verify_checksum(block: bytes, stored: bytes, start: int) -> None:
     """Compare with the sum of all bytes, the checksum's own read as spaces (POSIX ustar)."""
     expected = _number(stored, start)
-    outside = block[:148] + b" " * 8 + block[156:]
-    if sum(outside) == expected:
+    found = total(block) - sum(stored) + 8 * 0x20
+    if found == expected:
         return
     # Some historic tars summed signed characters; readers accept both.
-    if sum(outside) - 256 * sum(byte > 127 for byte in outside) != expected:
+    if found - 256 * sum(byte > 127 for byte in block[:148] + block[156:]) != expected:
         raise ImageError(f"the tar header at byte {start} has a wrong checksum, or this is no tar")
 
 
 def _number(text: bytes, start: int) -> int:
-    """Read a numeric field: octal, or GNU's base-256 when its first bit is set."""
+    """Read a numeric field; raise ImageError when it is none."""
+    value = _decoded(text)
+    if value is None:
+        raise ImageError(f"the tar header at byte {start} has a bad number {text!r}")
+    return value
+
+
+@lru_cache(4096)
+def _decoded(text: bytes) -> int | None:
+    """Read octal, or GNU's base-256 when the first bit is set; most fields of an archive recur."""
     if text[0] & 0x80:
         value = int.from_bytes(text, "big", signed=text[0] == 0xFF)
         return value if text[0] == 0xFF else value - (0x80 << 8 * (len(text) - 1))
     digits = text.split(b"\0", 1)[0].strip(b" ")
     if digits and not _OCTAL.fullmatch(digits):
-        raise ImageError(f"the tar header at byte {start} has a bad number {text!r}")
+        return None
     return int(digits or b"0", 8)
 
 
