@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from syncd.daemon import targets_of
 from syncd.errors import SyncdError
+from syncd.parts import targets_of
 from syncd.reference import Reference
 from syncd.registry import Registry
 from syncd.settings import Config, ImageSettings

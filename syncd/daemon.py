@@ -1,4 +1,4 @@
-"""The daemon: everything put together, run until a signal ends it.
+"""The daemon: the parts and their entrances, run until a signal ends them.
 
 SIGUSR1 syncs everything watched, SIGHUP reloads the configuration (a bad one is rejected and the
 old one stays), SIGTERM and SIGINT stop within 20 s; what was under way is resumed at the next
@@ -13,8 +13,6 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
@@ -23,21 +21,12 @@ from aiohttp import web
 from syncd import __version__
 from syncd.api import Api
 from syncd.config import load
-from syncd.directory import DirectoryTarget
 from syncd.errors import ConfigError, SyncdError
 from syncd.event import BODY_MAX
-from syncd.job import Advance, Cause, Progress
-from syncd.launch import Launch
-from syncd.ledger import Ledger
-from syncd.notify import Notices
-from syncd.proxmox import ProxmoxTarget
-from syncd.reference import Reference
+from syncd.job import Advance, Cause
+from syncd.parts import Parts, assemble, targets_of
 from syncd.schedule import Schedule
-from syncd.settings import Config, DirectoryTargetSettings
-from syncd.sync import Sync
-from syncd.template import Target
 from syncd.webhook import Webhook
-from syncd.worker import Worker
 
 log = structlog.stdlib.get_logger()
 
@@ -45,44 +34,6 @@ _STOP_AFTER = 15.0  # seconds in which running threads may find out that they ar
 _STATUS = "Running"
 _STATUS_REJECTED = "Running with the old configuration: the new one was rejected, see the log"
 _FIRST_SOCKET = 3  # sd_listen_fds(3): SD_LISTEN_FDS_START
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """What a process needs to run jobs; shared by the daemon and the command line."""
-
-    ledger: Ledger
-    sync: Sync
-    worker: Worker
-    launch: Launch
-    notices: Notices
-    stopping: threading.Event
-
-    async def close(self) -> None:
-        """Stop all work and let the ledger go."""
-        self.stopping.set()
-        await self.worker.stop()
-        self.ledger.close()
-
-
-def assemble(config: Config, watch: Callable[[Reference], Progress]) -> Parts:
-    """Put the parts together; call it inside the event loop."""
-    ledger = Ledger(config.state.directory / "ledger.sqlite")
-    stopping = threading.Event()
-    sync = Sync(config, targets_of(config), ledger, stopping, watch)
-    notices = Notices(lambda: sync.config.notify)
-    worker = Worker(ledger, sync, config.worker.jobs, notices.ended)
-    return Parts(ledger, sync, worker, Launch(sync, worker), notices, stopping)
-
-
-def targets_of(config: Config) -> dict[str, Target]:
-    """Return the configured targets by name."""
-    return {
-        settings.name: DirectoryTarget(settings)
-        if isinstance(settings, DirectoryTargetSettings)
-        else ProxmoxTarget(settings, config.state.directory)
-        for settings in config.target
-    }
 
 
 class Logged:

@@ -9,7 +9,6 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-import apprise
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 
@@ -20,15 +19,9 @@ from syncd.settings import NotifySettings
 
 log = structlog.stdlib.get_logger()
 
-# Its lines hold URLs as they are, passwords and all.
-logging.getLogger("apprise").disabled = True
-
 _PATIENCE = 60.0  # seconds for all services together
-_TYPES = {
-    Result.FAILED: apprise.NotifyType.FAILURE,
-    Result.PUBLISHED: apprise.NotifyType.SUCCESS,
-    Result.UNCHANGED: apprise.NotifyType.INFO,
-}
+_TYPES = {Result.FAILED: "failure", Result.PUBLISHED: "success", Result.UNCHANGED: "info"}
+"""Apprise's names of what a message means (`apprise.NotifyType`)."""
 
 
 class Notices:
@@ -86,11 +79,15 @@ class Notices:
 
 def _send(urls: list[str], job: SyncJob, outcome: Outcome) -> bool:
     """Notify all services; return whether each took it.  Blocking."""
+    import apprise  # only here: it takes its time, and most jobs tell nobody
+
+    # Its lines hold URLs as they are, passwords and all.
+    logging.getLogger("apprise").disabled = True
     sender = apprise.Apprise()
     added = [sender.add(url) for url in urls]
     sent = sender.notify(
         title=f"syncd: {job.reference} {outcome.result}",
         body=outcome.message,
-        notify_type=_TYPES[outcome.result],
+        notify_type=apprise.NotifyType(_TYPES[outcome.result]),
     )
     return bool(sent) and all(added)

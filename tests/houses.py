@@ -20,8 +20,9 @@ from jsonschema import Draft202012Validator
 
 from syncd.api import openapi
 from syncd.config import load
-from syncd.daemon import Parts, application, assemble
+from syncd.daemon import application
 from syncd.job import Outcome, Progress, Silence
+from syncd.parts import Parts, assemble
 from syncd.reference import Reference
 from tests.archives import file
 from tests.deliveries import SECRET, signed
