@@ -15,7 +15,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -164,6 +164,14 @@ class Cache(Layout):
     def has(self, digest: Digest) -> bool:
         """Tell whether the blob is here."""
         return self._path(digest).exists()
+
+    def size(self) -> int:
+        """Return the bytes of all blobs, complete or on their way."""
+        found = 0
+        for path in (*self.folder.glob("blobs/*/*"), *self._ingest.iterdir()):
+            with suppress(FileNotFoundError):  # it may go, or be completed, while we look
+                found += path.stat().st_size
+        return found
 
     def keep(self, reference: Reference, image: Image) -> None:
         """Give the image, whose layers were read through here, its name; drop what is too much."""

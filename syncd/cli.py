@@ -19,7 +19,7 @@ from syncd.reference import Reference
 from syncd.template import Format, Template
 
 if TYPE_CHECKING:
-    from syncd.daemon import Parts
+    from syncd.parts import Parts
     from syncd.sync import Found, Sync
 
 app = typer.Typer(
@@ -156,6 +156,7 @@ def convert(
     from syncd import source as origins
     from syncd.manifest import read_image
     from syncd.reference import Platform
+    from syncd.spool import Spool
 
     config = load(chosen.path)
     wanted = Platform.parse(platform)
@@ -169,7 +170,7 @@ def convert(
             form=form,
             level=level,
             limits=config.limits.bounds(),
-            spool=output.absolute().parent,
+            spool=Spool(output.absolute().parent),
             progress=progress or Silence(),
         )
     result = {
@@ -341,7 +342,7 @@ def _run(act: Callable[[Parts], Coroutine[Any, Any, T]], *, quiet: bool) -> T:
     """
     import asyncio
 
-    from syncd.daemon import assemble
+    from syncd.parts import assemble
 
     config = load(chosen.path)
 

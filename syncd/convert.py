@@ -1,4 +1,4 @@
-"""An image turned into a template file: read, unpack every layer, lay them over, write.
+"""An image turned into a template file: unpack every layer, lay them over, write.
 
 Blocking: callers put it into a thread.  The output appears under its name at once and complete,
 or not at all, whatever happens.
@@ -11,21 +11,25 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
 from syncd import ociarchive, rootfs
 from syncd.belonging import hand_over, make_folder
+from syncd.draft import draft
 from syncd.errors import StorageError
+from syncd.frames import Frames, LostFrameError, Table
 from syncd.job import Advance, Progress
-from syncd.layer import Unpacked, unpack
-from syncd.limits import Allowance, Limits
+from syncd.layer import Means, Unpacked, recall, unpack
+from syncd.limits import Allowance, Budget, Limits
 from syncd.manifest import Descriptor, Image, Layer, Reader
 from syncd.overlay import Tree
 from syncd.reference import Digest
+from syncd.spool import Spool
 from syncd.template import Format
 
 LAYERS_AT_A_TIME = 4
@@ -43,41 +47,54 @@ def convert(
     form: Format = Format.ROOTFS,
     level: int,
     limits: Limits,
-    spool: Path,
+    spool: Spool,
     progress: Progress,
+    earlier: Sequence[tuple[Path, Table]] | None = None,
 ) -> rootfs.Written:
     """Write the image as a template of the given format to `output`, replacing what is there.
 
     What is returned describes the file as a whole, with the flattened tar's diff_id where the
-    format has use for it.  `spool` is a folder with room for all layers, decompressed.  Raise
-    ImageError for an image that is not right, StorageError for a disk that refuses, and whatever
-    `open_blob` raises.
+    format has use for it.  `spool` has room for what the layers hold.  Layers that it kept, and
+    frames of `earlier` templates, are not made again; None for `earlier` means that nothing is
+    remembered.  Raise ImageError for an image that is not right, StorageError for a disk that
+    refuses, and whatever `open_blob` raises.
     """
     limits.check("layers", len(image.layers), "the number of layers")
-    with ExitStack() as stack:
-        layers = unpack_all(image.layers, open_blob, limits, spool, progress)
-        for layer in layers.values():
-            stack.enter_context(layer)
-        in_order = [layers[layer] for layer in image.layers]
-        tree = Tree(limits)
-        for layer in in_order:
-            tree.apply(layer.members)
-        total = sum(entry.member.size for entry in tree.plan())
-        with written_whole(output) as file:
-            if form is Format.OCI:
-                ociarchive.begin(file, image)
-            written = rootfs.write(
-                tree.plan(),
-                [layer.fd for layer in in_order],
-                file,
-                level=level,
-                allowance=Allowance(limits, "unpacked", "the size of all files"),
-                advance=progress.begin("flatten", output.name, total),
-                with_diff_id=form is Format.OCI,
-            )
-            if written.diff_id is None:
-                return written
-            return _archived(file, image, written, written.diff_id)
+
+    threads = min(os.cpu_count() or 1, 4)
+
+    def attempt(spool: Spool, earlier: Sequence[tuple[Path, Table]] | None) -> rootfs.Written:
+        with ExitStack() as stack:
+            frames = stack.enter_context(Frames(level, spool.new(), earlier))
+            pressing = stack.enter_context(ThreadPoolExecutor(threads, "compress"))
+            means = Means(spool, frames, pressing, Budget(limits))
+            layers = _unpacked(image.layers, open_blob, means, progress)
+            for layer in layers.values():
+                stack.enter_context(layer)
+            in_order = [layers[layer] for layer in image.layers]
+            tree = Tree(limits)
+            for layer in in_order:
+                tree.apply(layer.members)
+            with draft(output) as file:
+                if form is Format.OCI:
+                    ociarchive.begin(file, image)
+                written = rootfs.write(
+                    tree.plan(),
+                    [layer.fd for layer in in_order],
+                    file,
+                    frames=frames,
+                    allowance=Allowance(limits, "unpacked", "the size of all files"),
+                    advance=progress.begin("flatten", output.name, tree.size()),
+                    with_diff_id=form is Format.OCI,
+                )
+                if written.diff_id is None:
+                    return written
+                return _archived(file, image, written, written.diff_id)
+
+    try:
+        return attempt(spool, earlier)
+    except LostFrameError:
+        return attempt(Spool(spool.folder), ())
 
 
 def _archived(
@@ -92,27 +109,21 @@ def _archived(
     while chunk := file.read(_READ):
         hasher.update(chunk)
     digest = Digest("sha256", hasher.hexdigest())
-    return rootfs.Written(size, layer.plain_size, digest, diff_id)
+    return replace(layer, size=size, digest=digest)
 
 
-def unpack_all(
-    layers: tuple[Layer, ...], open_blob: Open, limits: Limits, spool: Path, progress: Progress
+def _unpacked(
+    layers: tuple[Layer, ...], open_blob: Open, means: Means, progress: Progress
 ) -> dict[Layer, Unpacked]:
     """Unpack each different layer once, several at a time; nothing stays open on a failure."""
-    allowance = Allowance(limits, "unpacked", "the size of all layers")
-    metadata = Allowance(limits, "metadata", "the metadata of all layers")
 
     def one(layer: Layer, advance: Advance) -> Unpacked:
+        kept = recall(layer, means)
+        if kept is not None:
+            advance(layer.descriptor.size)
+            return kept
         with closing(open_blob(layer.descriptor)) as blob:
-            return unpack(
-                blob,
-                layer,
-                spool,
-                limits=limits,
-                allowance=allowance,
-                metadata=metadata,
-                advance=advance,
-            )
+            return unpack(blob, layer, means, advance)
 
     with ThreadPoolExecutor(LAYERS_AT_A_TIME, thread_name_prefix="layer") as pool:
         running = {}
@@ -171,22 +182,3 @@ def _locked(folder: Path, how: int = 0) -> Iterator[None]:
         yield
     finally:
         os.close(opened)
-
-
-@contextmanager
-def written_whole(output: Path) -> Iterator[BinaryIO]:
-    """Give a file to write that takes the name `output` only when all went well."""
-    beside = output.with_name(f".{output.name}.{os.getpid()}.part")
-    try:
-        with beside.open("w+b") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(output)
-    except OSError as exc:
-        raise StorageError(
-            f"{output} cannot be written: {exc.strerror}", "check its permissions and free space"
-        ) from exc
-    finally:
-        with suppress(OSError):  # it took the name, or could never be made
-            beside.unlink()

@@ -1,29 +1,32 @@
-"""A layer's blob turned into a plain tar on disk whose members are known.
+"""A layer's blob taken apart on its way: members, small contents, and the frames of large ones.
 
-The tar lands in an anonymous file: it has no name, so nothing half-written is ever visible and
-nothing stays behind, not even after a crash.  Whoever gets an `Unpacked` knows that its bytes
-have the diff_id which the image's config promises.
+The plain tar as a whole is never kept.  Each large file's content is pressed into frames at once;
+what is left, mostly small files, lies plain in a file of the spool.  Whoever gets an `Unpacked`
+knows that the tar it came from has the diff_id which the image's config promises.
 
 The bytes move as whole buffers between C libraries that release the interpreter lock
-(decompressor, hash, write); Python looks at headers only.
+(decompressor, hash, compressor); Python looks at headers only.
 """
 
 from __future__ import annotations
 
-import os
-import tempfile
+from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future
 from contextlib import ExitStack
-from pathlib import Path
+from dataclasses import dataclass
 from typing import IO, BinaryIO, Self, cast
 
 import zstandard
 from isal import igzip_lib
 
-from syncd.errors import ImageError, StorageError, SyncdError, VerificationError
-from syncd.limits import Allowance, Limits
+from syncd.errors import ImageError, SyncdError, VerificationError
+from syncd.frames import FRAME_MAX, Frames, is_large
+from syncd.limits import Budget
 from syncd.manifest import Layer, Reader
 from syncd.member import Member
+from syncd.record import Record
+from syncd.spool import Scratch, Spool
 from syncd.tar import Parser
 
 # isal's own stubs call its error an instance.
@@ -32,13 +35,18 @@ _GzipError = cast(type[Exception], igzip_lib.IsalError)
 _READ = 256 << 10
 _PLAIN = 1 << 20
 _ZSTD_WINDOW_MAX = 1 << 27  # as the zstd command allows without --long: zstd(1)
+_UNDER_WAY = 2  # frames of one layer that are pressed, or wait for it, while it comes in
+_NAME = 32  # bytes that a frame's name counts as
 
 
 class Unpacked:
-    """One layer's plain tar, open for reading at `fd`, and its members."""
+    """One layer: its members, and an open file, which it closes, with what is in no frame.
+
+    The members' extents are places in that file.
+    """
 
     def __init__(self, file: BinaryIO, members: list[Member]) -> None:
-        self._file = file
+        self.file = file
         self.fd = file.fileno()
         self.members = members
 
@@ -49,38 +57,43 @@ class Unpacked:
         self.close()
 
     def close(self) -> None:
-        """Let the tar go."""
-        self._file.close()
+        """Let the file go."""
+        self.file.close()
 
 
-def unpack(
-    blob: Reader,
-    layer: Layer,
-    spool: Path,
-    *,
-    limits: Limits,
-    allowance: Allowance,
-    metadata: Allowance,
-    advance: Callable[[int], None],
-) -> Unpacked:
-    """Decompress `blob` into an anonymous file in the folder `spool`.
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What the layers of one image are unpacked with, all of them together.
 
-    `blob` verifies itself when it is read to its end, which this always does.  `allowance` is used
-    up by the plain bytes, `metadata` by what is held of the members.  `advance` is told the bytes
-    read from `blob`.  Raise ImageError (and its kinds) for a layer that is not what it
+    Frames are pressed by the threads of `pressing`.  The budget is used up by the plain bytes of
+    the layers, and by what is held of their members.
+    """
+
+    spool: Spool
+    frames: Frames
+    pressing: Executor
+    budget: Budget
+
+
+def unpack(blob: Reader, layer: Layer, means: Means, advance: Callable[[int], None]) -> Unpacked:
+    """Take `blob` apart, into frames and into a file of the spool.
+
+    `blob` verifies itself when it is read to its end, which this always does.  `advance` is told
+    the bytes read from it.  Raise ImageError (and its kinds) for a layer that is not what it
     should be, StorageError for a disk that does not take it, and whatever `blob` raises.
     """
     source = _Counted(blob, advance)
-    parser = Parser(limits, metadata)
     hasher = layer.diff_id.hasher()
+    own = means.budget.share()
     with ExitStack() as on_failure:
-        file = on_failure.enter_context(_anonymous_file(spool))
+        scratch = on_failure.enter_context(means.spool.new())
+        contents = _Contents(scratch, means, own)
+        parser = Parser(own.limits, own.metadata, contents)
         try:
             for chunk in _decompressed(source, layer.descriptor.compression):
-                allowance.take(len(chunk))
+                own.unpacked.take(len(chunk))
                 hasher.update(chunk)
                 parser.feed(chunk)
-                _write(file.fileno(), chunk, spool)
             source.drain()
             parser.close()
         except (ImageError, _GzipError, zstandard.ZstdError) as exc:
@@ -93,8 +106,98 @@ def unpack(
                 f"{layer.diff_id.algorithm}:{hasher.hexdigest()}, not of diff_id {layer.diff_id}",
                 "the image is damaged or was built wrongly; build and push it again",
             )
+        contents.close()
+        if means.frames.remembered:
+            record = Record(parser.members, own.unpacked.used, own.metadata.used)
+            means.spool.keep(layer.diff_id, scratch, record)
         on_failure.pop_all()
-        return Unpacked(file, parser.members)
+        return Unpacked(scratch.file, parser.members)
+
+
+def recall(layer: Layer, means: Means) -> Unpacked | None:
+    """Return a layer as it was unpacked before, when it was kept and all its frames are here.
+
+    The budget is used up as if it were unpacked now; raise LimitError.
+    """
+    kept = means.spool.find(layer.diff_id)
+    if kept is None:
+        return None
+    file, record = kept
+    with ExitStack() as otherwise:
+        otherwise.enter_context(file)
+        if not all(means.frames.has(name) for one in record.members for name in one.frames):
+            return None
+        means.budget.unpacked.take(record.unpacked)
+        means.budget.metadata.take(record.metadata)
+        otherwise.pop_all()
+        return Unpacked(file, record.members)
+
+
+class _Contents:
+    """Where a layer's contents go: into frames of their own, or into the spool's file.
+
+    The members are told which.
+    """
+
+    def __init__(self, scratch: Scratch, means: Means, budget: Budget) -> None:
+        self._scratch = scratch
+        self._means = means
+        self._budget = budget
+        self._small = bytearray()
+        self._end = 0
+        self._names: list[bytes] = []
+        self._nth = self._left = self._room = 0
+        self._parts: list[memoryview] = []
+        self._under_way: deque[Future[None]] = deque()
+
+    def begin(self, member: Member) -> None:
+        """Decide where this member's content goes."""
+        if is_large(member):
+            self._names = [b""] * -(-member.size // FRAME_MAX)
+            self._budget.metadata.take(len(self._names) * _NAME)
+            self._nth, self._left, self._room = 0, member.size, min(member.size, FRAME_MAX)
+            member.frames, member.extents = self._names, ()
+        else:
+            moved = self._end - member.extents[0][2]
+            member.extents = tuple((at, size, place + moved) for at, size, place in member.extents)
+
+    def take(self, content: memoryview) -> None:
+        """Take the next bytes of the content."""
+        if not self._left:
+            self._small += content
+            self._end += len(content)
+            if len(self._small) >= _PLAIN:
+                self._flush()
+            return
+        while content:
+            part, content = content[: self._room], content[self._room :]
+            self._parts.append(part)
+            self._left -= len(part)
+            self._room -= len(part)
+            if not self._room:
+                self._press()
+
+    def close(self) -> None:
+        """Ensure that all is where the members say it is."""
+        self._flush()
+        for pressed in self._under_way:
+            pressed.result()
+
+    def _press(self) -> None:
+        """Have the frame that is complete pressed; wait when too many are."""
+        if len(self._under_way) == _UNDER_WAY:
+            self._under_way.popleft().result()
+        pressed = self._means.pressing.submit(self._put, self._names, self._nth, self._parts)
+        self._under_way.append(pressed)
+        self._nth += 1
+        self._parts, self._room = [], min(self._left, FRAME_MAX)
+
+    def _put(self, names: list[bytes], nth: int, parts: list[memoryview]) -> None:
+        names[nth] = self._means.frames.put(b"".join(parts))
+
+    def _flush(self) -> None:
+        self._scratch.append(self._small)
+        self._small = bytearray()
 
 
 class _Counted:
@@ -185,28 +288,6 @@ class _Sealed:
         if not data:
             data, self._seal = self._seal, b""
         return data
-
-
-def _anonymous_file(folder: Path) -> BinaryIO:
-    try:
-        return cast(BinaryIO, tempfile.TemporaryFile(dir=folder, buffering=0))
-    except OSError as exc:
-        raise StorageError(
-            f"no spool file can be made in {folder}: {exc.strerror}",
-            "check its permissions and free space, and how many files may be open",
-        ) from exc
-
-
-def _write(fd: int, chunk: bytes | memoryview, spool: Path) -> None:
-    view = memoryview(chunk)
-    try:
-        while view:
-            view = view[os.write(fd, view) :]
-    except OSError as exc:
-        raise StorageError(
-            f"the spool folder {spool} does not take more: {exc.strerror}",
-            "make room, or put state.directory on a larger disk",
-        ) from exc
 
 
 def _explained(exc: Exception, layer: Layer) -> SyncdError:

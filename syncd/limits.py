@@ -7,6 +7,7 @@ disk or all time.  Each bound is far above what real images need, and each can b
 from __future__ import annotations
 
 import threading
+from copy import copy
 from dataclasses import dataclass
 
 from syncd.errors import LimitError
@@ -43,15 +44,44 @@ class Limits:
 class Allowance:
     """How much of one bound is left, shared by the threads that use it up."""
 
-    def __init__(self, limits: Limits, bound: str, subject: str) -> None:
+    def __init__(
+        self, limits: Limits, bound: str, subject: str, whole: Allowance | None = None
+    ) -> None:
+        self._whole = whole
         self._limits = limits
         self._bound = bound
         self._subject = subject
         self._used = 0
         self._lock = threading.Lock()
 
+    @property
+    def used(self) -> int:
+        """How much is used up."""
+        return self._used
+
     def take(self, amount: int) -> None:
         """Use up `amount`; raise LimitError when the bound is passed."""
         with self._lock:
             self._used += amount
             self._limits.check(self._bound, self._used, self._subject)
+        if self._whole is not None:
+            self._whole.take(amount)
+
+    def share(self) -> Allowance:
+        """Return an allowance that uses this one up, too, and knows how much of that it did."""
+        return Allowance(self._limits, self._bound, self._subject, self)
+
+
+class Budget:
+    """What the layers of one image may use up together: bytes on disk, and in memory."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self.unpacked = Allowance(limits, "unpacked", "the size of all layers")
+        self.metadata = Allowance(limits, "metadata", "the metadata of all layers")
+
+    def share(self) -> Budget:
+        """Return the budget of one of the layers: what it uses up, it uses up of all."""
+        own = copy(self)
+        own.unpacked, own.metadata = self.unpacked.share(), self.metadata.share()
+        return own

@@ -9,7 +9,7 @@ Source: POSIX.1-2017 pax(1), "pax Interchange Format" and "ustar Interchange For
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from zlib import adler32
 
@@ -35,7 +35,8 @@ class Member:
     """One member of a layer.
 
     `mtime` is in nanoseconds since the epoch.  A file's content is `size` bytes: its `extents`
-    (offset in the file, length, offset in the tar), and zeros wherever no extent lies.
+    (offset in the file, length, offset in the tar or where it was put instead), and zeros wherever
+    no extent lies.  Or its content is in the `frames` of these names, one behind the other.
     """
 
     name: bytes
@@ -49,6 +50,7 @@ class Member:
     device: tuple[int, int] = (0, 0)
     xattrs: Mapping[bytes, bytes] = field(default_factory=dict)
     extents: tuple[tuple[int, int, int], ...] = ()
+    frames: Sequence[bytes] = ()
 
 
 def padding(size: int) -> bytes:

@@ -116,6 +116,21 @@ class Tree:
                     written[id(inode)] = path, name
                 yield Entry(_renamed(inode.member, path + name), inode.layer)
 
+    def size(self) -> int:
+        """Return the bytes of all files' contents, each once."""
+        size = 0
+        unseen = [self._root]
+        seen: set[int] = set()
+        while unseen:
+            for inode in unseen.pop().children.values():
+                if isinstance(inode, Directory):
+                    unseen.append(inode)
+                elif id(inode) not in seen:
+                    size += inode.member.size
+                    if inode.names > 1:
+                        seen.add(id(inode))
+        return size
+
     def _count(self) -> None:
         """Bound what the tree may hold: members, and directories that they imply."""
         self._entries += 1
@@ -272,6 +287,7 @@ def _renamed(member: Member, path: bytes) -> Member:
         member.device,
         member.xattrs,
         member.extents,
+        member.frames,
     )
 
 

@@ -2,8 +2,10 @@
 
 The stream is cut into independent zstd frames, which any zstd reader takes as one file
 (RFC 8878, section 3).  Frames are compressed side by side, yet the output depends only on the
-plan, the contents and the level, never on how many threads there were or who was faster.  Where
-a frame ends is decided by names and sizes, so that a change in one file moves no other frame.
+plan, the contents and the level, never on how many threads there were, who was faster, or which
+frames were found in an earlier template.  Where a frame ends is decided by names and sizes, so that
+a change in one file moves no other frame: the content of a large file has frames of its own, what
+lies between large files is cut where a name says so.
 
 Memory is bounded by a few frames, whatever the size of a file or of the image.
 """
@@ -23,28 +25,31 @@ from zlib import crc32
 import zstandard
 
 from syncd.errors import StorageError
+from syncd.frames import FRAME_MAX, LARGE, Frame, Frames, Table
 from syncd.limits import Allowance
 from syncd.member import BLOCK, END_OF_ARCHIVE, header, padding
 from syncd.overlay import Entry
 from syncd.reference import Digest
 
-FRAME_MIN = 1 << 20
-FRAME_MAX = 4 << 20
-_WRITE_BACK = 16 << 20  # bytes of output after which the disk is set to work
-_CUT_EVERY = 64  # members, on average, once a frame has its least size
+FRAME_MIN = 128 << 10
+"""Bytes that a frame of small files has at least before a name can end it."""
+_CUT_EVERY = 16  # members, on average, once a frame has its least size
+_BATCH = 1 << 20  # plain bytes that a thread takes at a time, at least
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
     """What was written: compressed and plain size in bytes, and the digest of the file.
 
-    `diff_id` is the digest of the plain tar when it was asked for.
+    `diff_id` is the digest of the plain tar when it was asked for, `table` says which frames there
+    are when that is to be remembered.
     """
 
     size: int
     plain_size: int
     digest: Digest
     diff_id: Digest | None = None
+    table: Table | None = None
 
 
 Piece = bytes | tuple[int, int, int]
@@ -54,8 +59,8 @@ A stretch of fd -1 is zeros.
 """
 
 
-class _Frame:
-    """The recipe of one frame."""
+class _Recipe:
+    """How the plain bytes of one frame are put together."""
 
     __slots__ = ("pieces", "size")
 
@@ -96,12 +101,68 @@ class _Frame:
             at = end
 
 
+@dataclass(slots=True)
+class _Batch:
+    """Frames that are written one behind the other: what they hold, and what became of it."""
+
+    stored: list[bytes]
+    frames: list[Frame]
+    plain_size: int
+    plain: list[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class _Pressed:
+    """A frame that is here already: its name, and the size of its plain bytes."""
+
+    name: bytes
+    size: int
+
+
+class _Press:
+    """Makes the frames of a template; used by several threads."""
+
+    def __init__(self, frames: Frames, *, keep_plain: bool) -> None:
+        self._frames = frames
+        self._keep_plain = keep_plain
+        self._own = threading.local()
+
+    def make(self, parts: Sequence[_Recipe | _Pressed]) -> _Batch:
+        """Return the frames of these parts of the tar."""
+        batch = _Batch([], [], sum(part.size for part in parts), [])
+        for part in parts:
+            if isinstance(part, _Pressed):
+                frame, stored = self._frames.get(part.name)
+                plain = self._plain(stored) if self._keep_plain else b""
+            else:
+                buffer = self._buffer()[: part.size]
+                part.fill(buffer)
+                frame, stored = self._frames.make(buffer)
+                plain = bytes(buffer) if self._keep_plain else b""
+            batch.frames.append(frame)
+            batch.stored.append(stored)
+            batch.plain.append(plain)
+        return batch
+
+    def _buffer(self) -> memoryview:
+        if not hasattr(self._own, "buffer"):
+            self._own.buffer = memoryview(bytearray(FRAME_MAX))
+        buffer: memoryview = self._own.buffer
+        return buffer
+
+    def _plain(self, stored: bytes) -> bytes:
+        if not hasattr(self._own, "engine"):
+            self._own.engine = zstandard.ZstdDecompressor()
+        plain: bytes = self._own.engine.decompress(stored, max_output_size=FRAME_MAX)
+        return plain
+
+
 def write(
     plan: Iterable[Entry],
     contents: Sequence[int],
     output: BinaryIO,
     *,
-    level: int,
+    frames: Frames,
     allowance: Allowance,
     advance: Callable[[int], None],
     threads: int | None = None,
@@ -109,70 +170,99 @@ def write(
 ) -> Written:
     """Write the plan as `.tar.zst` to `output`, from where it stands.
 
-    `contents` holds, per layer, an open file descriptor of its plain tar.  `level` is zstd's, 1
-    to 19.  `advance` is told the plain bytes that were written.  Raise LimitError when the files
-    are larger together than allowed, StorageError when a disk fails.
+    `contents` holds, per layer, an open file descriptor that the members' extents are places in;
+    `frames` has those that members name, and makes the others.  `advance` is told the plain bytes
+    that were written.  Raise LimitError when the files are larger together than allowed,
+    StorageError when a disk fails, LostFrameError when one of the frames does.
     """
     threads = threads or min(os.cpu_count() or 1, 4)
-    workshop = threading.local()
+    press = _Press(frames, keep_plain=with_diff_id)
     whole, plain = hashlib.sha256(), hashlib.sha256()
-    size = plain_size = on_its_way = 0
+    start = output.tell()
+    size = plain_size = 0
+    written: list[Frame] = []
 
-    def compress(frame: _Frame) -> tuple[bytes, bytes]:
-        if not hasattr(workshop, "engine"):
-            workshop.engine = zstandard.ZstdCompressor(level=level, write_checksum=True)
-            workshop.buffer = memoryview(bytearray(FRAME_MAX))
-        buffer = workshop.buffer[: frame.size]
-        frame.fill(buffer)
-        return workshop.engine.compress(buffer), bytes(buffer) if with_diff_id else b""
-
-    def finish(frame: _Frame, result: Future[tuple[bytes, bytes]]) -> None:
-        nonlocal size, plain_size, on_its_way
-        compressed, original = result.result()
+    def finish(made: Future[_Batch]) -> None:
+        nonlocal size, plain_size
+        batch = made.result()
         try:
-            output.write(compressed)
-            if size - on_its_way > _WRITE_BACK:
-                output.flush()
-                # Linux begins to write dirty pages back on this advice (mm/fadvise.c), so that
-                # the flush at the end finds little to wait for.
-                os.posix_fadvise(output.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-                on_its_way = size
+            for content in batch.stored:
+                output.write(content)
+                whole.update(content)
+                size += len(content)
         except OSError as exc:
             raise StorageError(
                 f"the template cannot be written: {exc.strerror}", "make room on its disk"
             ) from exc
-        whole.update(compressed)
-        plain.update(original)
-        size += len(compressed)
-        plain_size += frame.size
-        advance(frame.size)
+        for content in batch.plain:
+            plain.update(content)
+        written.extend(batch.frames)
+        plain_size += batch.plain_size
+        advance(batch.plain_size)
 
-    under_way: deque[tuple[_Frame, Future[tuple[bytes, bytes]]]] = deque()
-    with ThreadPoolExecutor(threads, thread_name_prefix="compress") as pool:
+    under_way: deque[Future[None]] = deque()
+    with (
+        ThreadPoolExecutor(threads, thread_name_prefix="compress") as pressing,
+        ThreadPoolExecutor(1, thread_name_prefix="compressed") as finishing,
+    ):
         try:
-            for frame in _frames(_pieces(plan, contents, allowance)):
-                under_way.append((frame, pool.submit(compress, frame)))
-                if len(under_way) > threads + 1:
-                    finish(*under_way.popleft())
-            while under_way:
-                finish(*under_way.popleft())
+            for batch in _batches(_parts(plan, contents, allowance)):
+                under_way.append(finishing.submit(finish, pressing.submit(press.make, batch)))
+                if len(under_way) > threads + 2:
+                    under_way.popleft().result()
+            for finished in under_way:
+                finished.result()
         except BaseException:
-            pool.shutdown(cancel_futures=True)
+            finishing.shutdown(wait=False, cancel_futures=True)
+            pressing.shutdown(wait=False, cancel_futures=True)
             raise
-    diff_id = Digest("sha256", plain.hexdigest()) if with_diff_id else None
-    return Written(size, plain_size, Digest("sha256", whole.hexdigest()), diff_id)
+    return Written(
+        size,
+        plain_size,
+        Digest("sha256", whole.hexdigest()),
+        Digest("sha256", plain.hexdigest()) if with_diff_id else None,
+        Table(frames.level, start, tuple(written)) if frames.remembered else None,
+    )
+
+
+def _parts(
+    plan: Iterable[Entry], contents: Sequence[int], allowance: Allowance
+) -> Iterator[_Recipe | _Pressed]:
+    """Cut the tar into frames of up to FRAME_MAX bytes; none is empty."""
+    recipe = _Recipe()
+    for piece in _pieces(plan, contents, allowance):
+        if isinstance(piece, int):
+            if recipe.size >= piece:
+                yield recipe
+                recipe = _Recipe()
+            continue
+        if isinstance(piece, _Pressed):
+            yield piece
+            continue
+        rest = recipe.add(piece)
+        while rest is not None:
+            yield recipe
+            recipe = _Recipe()
+            rest = recipe.add(rest)
+    yield recipe
 
 
 def _pieces(
     plan: Iterable[Entry], contents: Sequence[int], allowance: Allowance
-) -> Iterator[Piece | None]:
-    """Yield the tar piece by piece, and None where a frame may end."""
+) -> Iterator[Piece | _Pressed | int]:
+    """Yield the tar piece by piece; a number is where a frame of at least that size ends."""
     for member, layer in plan:
         allowance.take(member.size)
-        if member.size >= FRAME_MIN or crc32(member.name) % _CUT_EVERY == 0:
-            yield None
+        large = member.size >= LARGE
+        if crc32(member.name) % _CUT_EVERY == 0:
+            yield FRAME_MIN
         yield header(member)
+        if large:
+            yield 1
         at = 0
+        for name in member.frames:
+            yield _Pressed(name, min(FRAME_MAX, member.size - at))
+            at += FRAME_MAX
         for offset, length, place in member.extents:
             if offset > at:
                 yield -1, 0, offset - at
@@ -180,25 +270,25 @@ def _pieces(
             at = offset + length
         if at < member.size:
             yield -1, 0, member.size - at
+        if large:
+            yield 1
         if member.size % BLOCK:
             yield padding(member.size)
     yield END_OF_ARCHIVE
 
 
-def _frames(pieces: Iterable[Piece | None]) -> Iterator[_Frame]:
-    """Cut the tar into frames of FRAME_MIN to FRAME_MAX bytes, but for the last."""
-    frame = _Frame()
-    for piece in pieces:
-        if piece is None and frame.size >= FRAME_MIN:
-            yield frame
-            frame = _Frame()
-        rest = piece
-        while rest is not None:
-            rest = frame.add(rest)
-            if rest is not None:
-                yield frame
-                frame = _Frame()
-    yield frame
+def _batches(parts: Iterable[_Recipe | _Pressed]) -> Iterator[list[_Recipe | _Pressed]]:
+    """Put frames together until a thread has enough to do."""
+    batch: list[_Recipe | _Pressed] = []
+    size = 0
+    for part in parts:
+        batch.append(part)
+        size += part.size
+        if size >= _BATCH:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
 
 
 def _read_into(fd: int, offset: int, buffer: memoryview) -> None:

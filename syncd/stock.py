@@ -1,8 +1,14 @@
-"""Finished template files on this host: found where they are, or made, and kept for an hour.
+"""Finished template files on this host: found where they are, or made with what earlier ones left.
 
 Several tags often mean one image, and several targets may want its file: it is converted once.
 A file is given out only while it still has the digest it was made with, since its hard links in
 a storage could have been changed there.
+
+An image that changed a little is made from what is here already: its unchanged layers lie unpacked,
+and what is the same in an earlier template is copied from there.  Finished files and unpacked
+layers stay as long as the cache's bound leaves room for them beside what came from registries;
+those that were not used for the longest time go first.  Nothing of it is needed: whatever is
+missing or damaged is made again.
 """
 
 from __future__ import annotations
@@ -10,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,13 +25,18 @@ from syncd.blobs import Cache
 from syncd.convert import convert, tidy, workshop
 from syncd.errand import Errand
 from syncd.errors import StorageError
+from syncd.frames import Table
 from syncd.ledger import Ledger
 from syncd.manifest import Image
 from syncd.reference import Digest
+from syncd.rootfs import Written
 from syncd.settings import Config
+from syncd.spool import Spool
 from syncd.template import Format, Target
 
-_KEPT = 3600.0  # seconds that a finished file serves further tags of its image
+_SETTLING = 3600.0  # seconds a finished file stays at least: its targets and further tags want it
+_SOURCES = 64  # earlier templates whose frames are looked at, the newest first
+_TABLE = ".frames"  # behind a finished file's name: the table of its frames
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +72,9 @@ class Stock:
         return self._make(config, errand, image, form)
 
     def tidy(self, config: Config) -> None:
-        """Remove what dead conversions left behind, and files that were kept long enough."""
+        """Remove what dead conversions left behind, and what the cache's bound has no room for."""
         tidy(config.state.directory / "spool")
-        for path in _shelf(config).glob("*"):
-            if time.time() - path.stat().st_mtime > _KEPT:
-                path.unlink(missing_ok=True)
+        _shrink(config, _cache(config))
 
     def _candidates(
         self, config: Config, targets: Mapping[str, Target], image: Image, form: Format
@@ -82,9 +92,8 @@ class Stock:
 
     def _make(self, config: Config, errand: Errand, image: Image, form: Format) -> File:
         """Convert the image, its layers read through the cache."""
-        state, shelf = config.state, _shelf(config)
-        cache = Cache(state.directory / "cache", state.cache_max)
-        with workshop(state.directory / "spool") as folder:
+        cache = _cache(config)
+        with workshop(config.state.directory / "spool") as folder:
             draft = folder / f"{errand.reference.image}{form.suffix}"
             written = convert(
                 image,
@@ -93,25 +102,74 @@ class Stock:
                 form=form,
                 level=errand.settings.compression_level,
                 limits=config.limits.bounds(),
-                spool=folder,
+                spool=Spool(folder, _unpacked(config)),
                 progress=errand.progress,
+                earlier=_earlier(config),
             )
-            name = f"{image.manifest_digest.encoded}-{written.digest.encoded}{form.suffix}"
-            try:
-                make_folder(shelf)
-                path = draft.rename(shelf / name)
-                hand_over(path, shelf)
-            except OSError as exc:
-                raise StorageError(
-                    f"{shelf} does not take a finished template: {exc.strerror}",
-                    "check its permissions and free space",
-                ) from exc
+            path = _shelved(config, draft, image, form, written)
         cache.keep(errand.reference, image)
+        _shrink(config, cache)
         return File(path, form, written.digest)
+
+
+def _earlier(config: Config) -> list[tuple[Path, Table]]:
+    """Return the newest finished files whose frames are known."""
+    tables = sorted(_shelf(config).glob(f"*{_TABLE}"), key=_last_used, reverse=True)
+    found = ((path.with_suffix(""), Table.read(path)) for path in tables[:_SOURCES])
+    return [(path, table) for path, table in found if table is not None]
+
+
+def _shelved(config: Config, draft: Path, image: Image, form: Format, written: Written) -> Path:
+    """Put a finished draft on the shelf, with the table of its frames; return its path there."""
+    shelf = _shelf(config)
+    name = f"{image.manifest_digest.encoded}-{written.digest.encoded}{form.suffix}"
+    try:
+        make_folder(shelf)
+        path = draft.rename(shelf / name)
+        hand_over(path, shelf)
+        if written.table is not None:
+            table = path.with_name(f"{name}{_TABLE}")
+            written.table.write(table)
+            hand_over(table, shelf)
+    except OSError as exc:
+        raise StorageError(
+            f"{shelf} does not take a finished template: {exc.strerror}",
+            "check its permissions and free space",
+        ) from exc
+    return path
+
+
+def _shrink(config: Config, cache: Cache) -> None:
+    """Drop what was not used for the longest time, until all is within the cache's bound."""
+    room = config.state.cache_max - cache.size()
+    layers, finished = _unpacked(config).glob("*"), _shelf(config).glob("*[!s]")
+    for path in sorted((*layers, *finished), key=_last_used, reverse=True):
+        with suppress(FileNotFoundError):  # another process dropped it
+            found = path.stat()
+            room -= found.st_size
+            settled = path.parent != _shelf(config) or time.time() - found.st_mtime > _SETTLING
+            if room < 0 and settled:
+                path.unlink()
+                path.with_name(f"{path.name}{_TABLE}").unlink(missing_ok=True)
+
+
+def _cache(config: Config) -> Cache:
+    return Cache(config.state.directory / "cache", config.state.cache_max)
 
 
 def _shelf(config: Config) -> Path:
     return config.state.directory / "made"
+
+
+def _unpacked(config: Config) -> Path:
+    return config.state.directory / "unpacked"
+
+
+def _last_used(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
 
 
 def _is_intact(path: Path, digest: Digest) -> bool:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Generator
 from functools import lru_cache
+from typing import Protocol
 
 from syncd import pax
 from syncd.errors import ImageError
@@ -43,15 +44,30 @@ _LARGEST_DEVICE = (1 << 20) - 1  # MINORBITS, linux/kdev_t.h; no major is larger
 _ZERO_BLOCK = bytes(BLOCK)
 
 
+class Sink(Protocol):
+    """Takes the contents of an archive's members as they go by."""
+
+    def begin(self, member: Member) -> None:
+        """Hear that this member's content comes next; there is some."""
+
+    def take(self, content: memoryview) -> None:
+        """Take the next bytes of the content, as the archive stores it: without holes."""
+
+
 class Parser:
     """Finds the members of one tar archive that is fed to it in chunks of any size.
 
     What follows the end-of-archive marker is passed over, as every tar does.  `metadata` is used
-    up by what is held of each member; archives that belong together share one.
+    up by what is held of each member; archives that belong together share one.  Contents go to
+    the `sink`, if there is one.
     """
 
-    def __init__(self, limits: Limits, metadata: Allowance | None = None) -> None:
+    def __init__(
+        self, limits: Limits, metadata: Allowance | None = None, sink: Sink | None = None
+    ) -> None:
         self.members: list[Member] = []
+        self._sink = sink
+        self._content = 0
         self._limits = limits
         self._metadata = metadata or Allowance(limits, "metadata", "the metadata of the archive")
         self._position = 0
@@ -68,6 +84,10 @@ class Parser:
         while at < end:
             if self._skip:
                 step = min(self._skip, end - at)
+                if self._content and self._sink is not None:
+                    content = min(self._content, step)
+                    self._sink.take(view[at : at + content])
+                    self._content -= content
                 self._skip -= step
                 at += step
                 continue
@@ -177,6 +197,9 @@ class Parser:
             raise ImageError(f"{quote(name)} has an impossible size or time")
         self._accept(member)
         if stored:
+            if self._sink is not None:
+                self._sink.begin(member)
+                self._content = stored
             yield -_padded(stored)
 
     def _read_sparse_records(

@@ -19,6 +19,7 @@ from syncd.manifest import Descriptor, read_image
 from syncd.member import HARD_LINK, Member
 from syncd.reference import Platform
 from syncd.rootfs import Written
+from syncd.spool import Spool
 from syncd.tar import Parser
 from syncd.template import Format
 from tests.images import Content, write_layout
@@ -65,7 +66,7 @@ def convert_layout(layout: Path, folder: Path, limits: Limits | None = None) -> 
         form=Format.ROOTFS,
         level=1,
         limits=limits or Limits(),
-        spool=folder / "spool",
+        spool=Spool(folder / "spool"),
         progress=Silence(),
     )
 

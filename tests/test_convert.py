@@ -16,6 +16,7 @@ from syncd.errors import ImageError, LimitError, StorageError, VerificationError
 from syncd.job import Advance, Silence, StoppedError
 from syncd.limits import Limits
 from syncd.manifest import read_image
+from syncd.spool import Spool
 from tests.archives import (
     directory,
     file,
@@ -256,7 +257,7 @@ def test_unwritable_output(name: str, tmp_path: Path) -> None:
             tmp_path / name,
             level=1,
             limits=Limits(),
-            spool=tmp_path,
+            spool=Spool(tmp_path),
             progress=Silence(),
         )
     assert sorted(tmp_path.rglob("*")) == before
@@ -291,7 +292,7 @@ def test_stop(step: str, tmp_path: Path) -> None:
             tmp_path / "out" / "o",
             level=1,
             limits=Limits(),
-            spool=tmp_path,
+            spool=Spool(tmp_path),
             progress=Stopping(step),
         )
     assert list((tmp_path / "out").iterdir()) == []

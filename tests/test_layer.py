@@ -10,6 +10,7 @@ import struct
 import tracemalloc
 import zlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,20 +19,50 @@ import zstandard
 
 from syncd.blobs import Verified
 from syncd.errors import ImageError, LimitError, StorageError, VerificationError
-from syncd.layer import unpack
-from syncd.limits import Allowance, Limits
+from syncd.frames import FRAME_MAX, LARGE, Frames
+from syncd.layer import Means, Unpacked, recall, unpack
+from syncd.limits import Budget, Limits
 from syncd.manifest import Descriptor, Layer
 from syncd.reference import Digest
-from tests.archives import directory, file, tar
+from syncd.spool import Spool
+from tests.archives import directory, file, member, symlink, tar
 from tests.images import Layer as Made
 from tests.images import describe, digest, layer_of
 
-PLAIN = tar(directory("d"), file("d/a", os.urandom(300_000)), file("b", b"x" * 3_000_000))
+NOISE = os.urandom(4 << 20)
+CONTENTS = {b"d/": b"", b"d/a": NOISE[:300_000], b"d/b": NOISE[:5000], b"c": b"x" * 3_000_000}
+PLAIN = tar(
+    directory("d"),
+    *(file(name, content) for name, content in CONTENTS.items() if content),
+)
 GZIP = gzip.compress(PLAIN, 1)
 TAIL = zstandard.compress(PLAIN[700:])
 AT = range(0, len(PLAIN), 50_000)
 ZSTD = zstandard.ZstdCompressor(write_checksum=True).compress(PLAIN)
 SKIPPABLE = struct.pack("<II", 0x184D2A50, 5) + b"notes"
+
+
+@contextmanager
+def means(
+    folder: Path, limits: Limits | None = None, *, kept: Path | None = None
+) -> Iterator[Means]:
+    """Give what layers are unpacked with; they are kept below `kept`, if it is given."""
+    spool = Spool(folder, kept)
+    with (
+        Frames(1, spool.new(), None if kept is None else ()) as frames,
+        ThreadPoolExecutor(2) as pressing,
+    ):
+        yield Means(spool, frames, pressing, Budget(limits or Limits()))
+
+
+def contents(unpacked: Unpacked, frames: Frames) -> dict[bytes, bytes]:
+    """Return the content of each member, from frames or from the layer's file."""
+    found = {}
+    for one in unpacked.members:
+        stretches = [os.pread(unpacked.fd, size, place) for _, size, place in one.extents]
+        pressed = [zstandard.decompress(frames.get(name)[1]) for name in one.frames]
+        found[one.name] = b"".join(stretches + pressed)
+    return found
 
 
 def take(
@@ -41,24 +72,24 @@ def take(
     *,
     plain: bytes = PLAIN,
     limits: Limits | None = None,
-) -> bytes:
-    """Unpack a blob that should hold `plain`, and return what lies in the spool file."""
+) -> dict[bytes, bytes]:
+    """Unpack a blob that should hold `plain`, and return the contents of its members."""
     limits = limits or Limits()
     media_type = Made(stored, plain, compression).media_type(docker=False)
     descriptor = Descriptor.parse(describe(media_type, stored), "layer")
     read: list[int] = []
-    with unpack(
-        Verified(io.BytesIO(stored), descriptor),
-        Layer(descriptor, Digest.parse(digest(plain))),
-        spool,
-        limits=limits,
-        allowance=Allowance(limits, "unpacked", "the size of all layers"),
-        metadata=Allowance(limits, "metadata", "the metadata of all layers"),
-        advance=read.append,
-    ) as unpacked:
+    with (
+        means(spool, limits) as given,
+        unpack(
+            Verified(io.BytesIO(stored), descriptor),
+            Layer(descriptor, Digest.parse(digest(plain))),
+            given,
+            read.append,
+        ) as unpacked,
+    ):
         assert sum(read) == len(stored)
         assert list(spool.iterdir()) == []
-        return os.pread(unpacked.fd, len(plain) + 1, 0)
+        return contents(unpacked, given.frames)
 
 
 def zstd_frame(*blocks: bytes, window: int = 0x38) -> bytes:
@@ -96,8 +127,8 @@ def zstd_zeros(size: int, *, last: bool = True) -> bytes:
     ],
 )
 def test_compressions(compression: str, stored: bytes, tmp_path: Path) -> None:
-    """Plain, gzip of one or many members and zstd of any frames give the same tar."""
-    assert take(stored, compression, tmp_path) == PLAIN
+    """Plain, gzip of one or many members and zstd of any frames give the same contents."""
+    assert take(stored, compression, tmp_path) == CONTENTS
 
 
 @pytest.mark.parametrize(
@@ -111,7 +142,7 @@ def test_compressions(compression: str, stored: bytes, tmp_path: Path) -> None:
 )
 def test_empty(compression: str, stored: bytes, tmp_path: Path) -> None:
     """A layer may hold nothing at all."""
-    assert take(stored, compression, tmp_path, plain=b"") == b""
+    assert take(stored, compression, tmp_path, plain=b"") == {}
 
 
 @pytest.mark.parametrize("compression", ["", "gzip", "zstd"])
@@ -119,7 +150,7 @@ def test_behind_the_end_marker(compression: str, tmp_path: Path) -> None:
     """What stands behind the end of the archive belongs to the diff_id."""
     plain = PLAIN + b"padding" * 100_000
     right, wrong = layer_of(plain, compression), layer_of(PLAIN + b"other", compression)
-    assert take(right.stored, compression, tmp_path, plain=plain) == plain
+    assert take(right.stored, compression, tmp_path, plain=plain) == CONTENTS
     with pytest.raises(VerificationError, match="diff_id"):
         take(wrong.stored, compression, tmp_path, plain=plain)
 
@@ -187,15 +218,12 @@ def test_bad_blob_is_told_before_its_content(tmp_path: Path) -> None:
         describe("application/vnd.oci.image.layer.v1.tar+gzip", GZIP), "layer"
     )
     damaged = GZIP[:5000] + b"!" + GZIP[5001:]
-    with pytest.raises(VerificationError, match="other content"):
+    with means(tmp_path) as given, pytest.raises(VerificationError, match="other content"):
         unpack(
             Verified(io.BytesIO(damaged), descriptor),
             Layer(descriptor, Digest.parse(digest(PLAIN))),
-            tmp_path,
-            limits=Limits(),
-            allowance=Allowance(Limits(), "unpacked", "the size of all layers"),
-            metadata=Allowance(Limits(), "metadata", "the metadata of all layers"),
-            advance=lambda _: None,
+            given,
+            lambda _: None,
         )
 
 
@@ -236,13 +264,103 @@ def largest_file(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_full_disk(tmp_path: Path) -> None:
+@pytest.mark.parametrize("size", [LARGE - 1, 4 << 20])
+def test_full_disk(size: int, tmp_path: Path) -> None:
     """A disk that takes no more is a StorageError that says where to make room."""
+    made = layer_of(tar(*(file(f"{nth}", NOISE[:size]) for nth in range(40))), "")
     with largest_file(1 << 20), pytest.raises(StorageError, match=str(tmp_path)):
-        take(GZIP, "gzip", tmp_path)
+        take(made.stored, "", tmp_path, plain=made.plain)
 
 
 def test_no_spool(tmp_path: Path) -> None:
     """A spool folder that is not there is a StorageError that names it."""
     with pytest.raises(StorageError, match=str(tmp_path / "none")):
         take(GZIP, "gzip", tmp_path / "none")
+
+
+def unpacked_from(made: Made, given: Means) -> tuple[Layer, Unpacked]:
+    """Unpack a layer that was made for a test."""
+    descriptor = Descriptor.parse(describe(made.media_type(docker=False), made.stored), "layer")
+    layer = Layer(descriptor, Digest.parse(digest(made.plain)))
+    blob = Verified(io.BytesIO(made.stored), descriptor)
+    return layer, unpack(blob, layer, given, lambda _: None)
+
+
+@pytest.mark.parametrize(
+    ("size", "frames"),
+    [(0, 0), (LARGE - 1, 0), (LARGE, 1), (FRAME_MAX, 1), (FRAME_MAX + 1, 2), (4 << 20, 2)],
+)
+@pytest.mark.parametrize("compression", ["", "gzip", "zstd"])
+def test_large_contents(size: int, frames: int, compression: str, tmp_path: Path) -> None:
+    """A large file's content is in frames of its own, a small one's in the layer's file."""
+    made = layer_of(
+        tar(file("a", b"first"), file("b", NOISE[:size]), file("c", b"last")), compression
+    )
+    with means(tmp_path) as given, unpacked_from(made, given)[1] as unpacked:
+        assert [len(one.frames) for one in unpacked.members] == [0, frames, 0]
+        assert contents(unpacked, given.frames) == {
+            b"a": b"first", b"b": NOISE[:size], b"c": b"last",
+        }  # fmt: skip
+
+
+def test_large_file_with_holes(tmp_path: Path) -> None:
+    """The content of a sparse file stays out of frames, however large it is."""
+    records = {
+        "GNU.sparse.map": f"0,{LARGE},{2 * LARGE},{LARGE}",
+        "GNU.sparse.size": str(3 * LARGE),
+    }
+    made = layer_of(tar(file("a", b"first"), file("b", NOISE[: 2 * LARGE], records=records)))
+    with means(tmp_path) as given, unpacked_from(made, given)[1] as unpacked:
+        assert not unpacked.members[1].frames
+        assert contents(unpacked, given.frames)[b"b"] == NOISE[: 2 * LARGE]
+
+
+STRANGE = layer_of(
+    tar(
+        directory("d", mtime=-1_500_000_000, uid=1 << 40),
+        file(b"d/caf\xe9", NOISE[:5000], xattrs={"user.note": b"\0\xff"}, mode=0o4755),
+        file("large", NOISE),
+        file("sparse", b"x" * 512, records={"GNU.sparse.map": "0,512", "GNU.sparse.size": "9999"}),
+        symlink("link", b"\xff" * 200),
+        member("null", b"3", device=(1, 3)),
+    )
+)
+
+
+def test_kept_layer(tmp_path: Path) -> None:
+    """A layer that was kept is what it was when it was unpacked, and uses up as much."""
+    with means(tmp_path, kept=tmp_path / "kept") as given:
+        layer, first = unpacked_from(STRANGE, given)
+        with first, means(tmp_path, kept=tmp_path / "kept") as later:
+            assert recall(layer, later) is None  # its frames are not here
+            later.frames.put(NOISE[:FRAME_MAX])
+            later.frames.put(NOISE[FRAME_MAX:])
+            second = recall(layer, later)
+            assert second is not None
+            with second:
+                assert second.members == first.members
+                assert contents(second, later.frames) == contents(first, given.frames)
+            assert later.budget.unpacked.used == given.budget.unpacked.used == len(STRANGE.plain)
+            assert later.budget.metadata.used == given.budget.metadata.used
+
+
+def test_kept_layer_beyond_the_bounds(tmp_path: Path) -> None:
+    """A layer that was kept under wider bounds is held to those of now."""
+    with means(tmp_path, kept=tmp_path / "kept") as given:
+        layer, first = unpacked_from(layer_of(PLAIN), given)
+        first.close()
+    with means(tmp_path, Limits(unpacked=len(PLAIN) - 1), kept=tmp_path / "kept") as later:
+        later.frames.put(NOISE[:300_000])
+        for at in (0, FRAME_MAX):
+            later.frames.put(CONTENTS[b"c"][at : at + FRAME_MAX])
+        with pytest.raises(LimitError, match=r"limits\.unpacked"):
+            recall(layer, later)
+
+
+def test_nothing_is_kept_unasked(tmp_path: Path) -> None:
+    """Without a place to keep them, layers leave nothing behind."""
+    with means(tmp_path) as given:
+        layer, unpacked = unpacked_from(STRANGE, given)
+        unpacked.close()
+        assert recall(layer, given) is None
+    assert list(tmp_path.iterdir()) == []

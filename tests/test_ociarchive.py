@@ -22,6 +22,7 @@ from syncd.manifest import Descriptor, Image, Layer, read_image
 from syncd.ociarchive import Archive
 from syncd.reference import Digest, Platform
 from syncd.rootfs import Written
+from syncd.spool import Spool
 from syncd.template import Format
 from tests.archives import directory, file, whiteout
 from tests.images import Content, image, index, layer, write_layout
@@ -59,7 +60,7 @@ def to_archive(content: Content, folder: Path, platform: Platform = AMD64) -> tu
         form=Format.OCI,
         level=3,
         limits=Limits(),
-        spool=folder,
+        spool=Spool(folder),
         progress=Silence(),
     )
     return output, written

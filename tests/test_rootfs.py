@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 import subprocess
 import tempfile
@@ -15,12 +14,15 @@ from pathlib import Path
 
 import pytest
 import zstandard
+from blake3 import blake3
 
 from syncd.errors import LimitError, StorageError
+from syncd.frames import FRAME_MAX, LARGE, Frames, LostFrameError
 from syncd.limits import Allowance, Limits
 from syncd.member import DIRECTORY, FILE, HARD_LINK, SYMLINK, Member
 from syncd.overlay import Entry
-from syncd.rootfs import FRAME_MAX, FRAME_MIN, Written, write
+from syncd.rootfs import Written, write
+from syncd.spool import Spool
 from tests.templates import entries
 
 NOISE = os.urandom(10 << 20)
@@ -47,28 +49,40 @@ def spooled(*contents: bytes) -> Iterator[list[int]]:
         yield [file.fileno() for file in files]
 
 
+def none_yet(level: int = 1, *, remembered: bool = False) -> Frames:
+    """Return the frames of a conversion that begins."""
+    scratch = Spool(Path(tempfile.gettempdir())).new()
+    return Frames(level, scratch, () if remembered else None)
+
+
 def written(
     entries: Sequence[Entry],
     *contents: bytes,
+    frames: Frames | None = None,
     level: int = 1,
     threads: int | None = None,
     limits: Limits | None = None,
 ) -> tuple[bytes, Written]:
     """Write a plan; return the bytes of the template and what was said of them."""
-    output, steps = io.BytesIO(), list[int]()
-    with spooled(*contents) as fds:
+    steps = list[int]()
+    with (
+        spooled(*contents) as fds,
+        tempfile.TemporaryFile() as output,
+        none_yet(level) as empty,
+    ):
         result = write(
             entries,
             fds,
             output,
-            level=level,
+            frames=frames or empty,
             allowance=Allowance(limits or Limits(), "unpacked", "the size of all files"),
             advance=steps.append,
             threads=threads,
             with_diff_id=True,
         )
-    assert sum(steps) == result.plain_size
-    return output.getvalue(), result
+        assert sum(steps) == result.plain_size
+        output.seek(0)
+        return output.read(), result
 
 
 def plain(template: bytes) -> bytes:
@@ -135,10 +149,17 @@ def frames(template: bytes) -> list[bytes]:
 
 
 def test_frames() -> None:
-    """The file is a row of frames with checksums, each but the last of bounded size."""
+    """The file is a row of frames with checksums, of bounded size and none of them empty."""
     sizes = [len(frame) for frame in frames(written(MIXED, NOISE)[0])]
     assert len(sizes) > 4
-    assert all(FRAME_MIN <= size <= FRAME_MAX for size in sizes[:-1])
+    assert all(0 < size <= FRAME_MAX for size in sizes)
+
+
+def test_frames_of_large_files() -> None:
+    """A large file's content has frames of its own, so that they are found wherever it stands."""
+    tree = plan(regular(b"./a", 10), regular(b"./large", FRAME_MAX + LARGE), regular(b"./z", 10))
+    content = NOISE[: FRAME_MAX + LARGE]
+    assert frames(written(tree, NOISE)[0])[1:3] == [content[:FRAME_MAX], content[FRAME_MAX:]]
 
 
 def test_change_moves_few_frames() -> None:
@@ -155,6 +176,50 @@ def test_sizes(size: int) -> None:
     """A file of any size is whole and padded, also where a frame is just full."""
     found = entries(plain(written(plan(regular(b"./a", size), regular(b"./b", 3)), NOISE)[0]))
     assert [one.content for one in found] == [NOISE[:size], NOISE[:3]]
+
+
+def pressed(name: bytes, content: bytes, frames: Frames) -> Member:
+    """Return a file whose content was pressed before."""
+    names = [frames.put(content[at : at + FRAME_MAX]) for at in range(0, len(content), FRAME_MAX)]
+    return Member(name, FILE, 0o644, 0, 0, 0, size=len(content), frames=names)
+
+
+@pytest.mark.parametrize("remembered", [False, True])
+@pytest.mark.parametrize("size", [LARGE, LARGE + 1, FRAME_MAX, FRAME_MAX + 1, len(NOISE)])
+def test_frames_pressed_before(size: int, remembered: bool) -> None:
+    """A template is the same bytes whether a large file was pressed before, or is now."""
+    small = [regular(b"./a", 700), regular(b"./z", 9)]
+    with none_yet(remembered=remembered) as frames:
+        before = pressed(b"./large", NOISE[:size], frames)
+        found, said = written(plan(small[0], before, small[1]), NOISE, frames=frames)
+    made, _ = written(plan(small[0], regular(b"./large", size), small[1]), NOISE)
+    assert found == made
+    assert said.diff_id is not None
+    assert said.diff_id.encoded == hashlib.sha256(plain(found)).hexdigest()
+
+
+def test_table() -> None:
+    """The table names each frame of the file, in their order, from where the file began."""
+    with none_yet(remembered=True) as frames:
+        template, said = written(MIXED, NOISE, frames=frames)
+        again, _ = written(MIXED, NOISE, frames=frames)
+    assert said.table is not None
+    at = said.table.start
+    for frame in said.table.frames:
+        stored = template[at : at + frame.size]
+        assert blake3(stored).digest() == frame.digest
+        assert blake3(zstandard.decompress(stored)).digest() == frame.name
+        at += frame.size
+    assert (at, again) == (len(template), template)
+    assert written(MIXED, NOISE)[1].table is None
+
+
+def test_lost_frame() -> None:
+    """A frame that members name and that is not there is told as lost."""
+    with none_yet(remembered=True) as frames:
+        gone = Member(b"./large", FILE, 0o644, 0, 0, 0, size=LARGE, frames=[bytes(32)])
+        with pytest.raises(LostFrameError):
+            written(plan(gone), NOISE, frames=frames)
 
 
 def test_no_members() -> None:
@@ -228,13 +293,14 @@ def test_full_disk() -> None:
     with (
         Path("/dev/full").open("wb", buffering=0) as full,
         spooled(NOISE) as fds,
+        none_yet() as frames,
         pytest.raises(StorageError, match="No space left"),
     ):
         write(
             MIXED,
             fds,
             full,
-            level=1,
+            frames=frames,
             allowance=Allowance(Limits(), "unpacked", "the size of all files"),
             advance=lambda _: None,
         )
@@ -253,12 +319,17 @@ def test_stop() -> None:
     def stop(_: int) -> None:
         raise KeyboardInterrupt
 
-    with spooled(NOISE) as fds, pytest.raises(KeyboardInterrupt):
+    with (
+        spooled(NOISE) as fds,
+        tempfile.TemporaryFile() as output,
+        none_yet() as frames,
+        pytest.raises(KeyboardInterrupt),
+    ):
         write(
             MIXED,
             fds,
-            io.BytesIO(),
-            level=1,
+            output,
+            frames=frames,
             allowance=Allowance(Limits(), "unpacked", "the size of all files"),
             advance=stop,
         )

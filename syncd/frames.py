@@ -1,0 +1,190 @@
+"""zstd frames: what a template is a row of, pressed once and found again.
+
+Frames are independent of each other (RFC 8878, section 3).  The content of a large file has frames
+of its own, so that it can be pressed while its layer comes in, before anybody knows what the
+template will look like; and so that the same content is found again in the templates that were
+made before, wherever it stands there.  Equal plain bytes, pressed at one level by one version of
+zstd, are equal frames: a template has the same bytes whether its frames were found or made.
+
+A `Table` says which frames an earlier template consists of.  What is read from there is verified,
+since its file may have a second name in a storage that others write.  BLAKE3 makes the digests:
+every byte of an image passes through them, and SHA-256 takes twice as long
+(https://github.com/BLAKE3-team/BLAKE3-specs).
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import struct
+import threading
+from collections.abc import Iterable
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, Self
+
+import zstandard
+from blake3 import blake3
+
+from syncd.errors import StorageError
+from syncd.member import Member
+from syncd.spool import Scratch
+
+FRAME_MAX = 2 << 20
+"""Plain bytes of one frame at most."""
+LARGE = 64 << 10
+"""Bytes of content from which a file has frames of its own."""
+
+_MAGIC = b"syncd frames 1\n"
+_VERSION = sum(map(int.__mul__, zstandard.ZSTD_VERSION, (10000, 100, 1)))
+_HEAD = struct.Struct("<III")  # level, zstd's version, offset of the first frame
+_ROW = struct.Struct("<32sI32s")
+
+
+class LostFrameError(StorageError):
+    """A frame that was counted on is gone, or is not what it was."""
+
+
+class Frame(NamedTuple):
+    """One frame: its name, its size in bytes, and the digest of these.
+
+    Its name is the digest of its plain bytes; or only a number, in a conversion that will not be
+    remembered.
+    """
+
+    name: bytes
+    size: int
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """The frames of one template file, in their order, from the byte `start` on."""
+
+    level: int
+    start: int
+    frames: tuple[Frame, ...]
+
+    def write(self, path: Path) -> None:
+        """Write the table to a file that appears whole; raise OSError."""
+        rows = b"".join(_ROW.pack(*frame) for frame in self.frames)
+        beside = path.with_name(f".{path.name}.{os.getpid()}")
+        beside.write_bytes(_MAGIC + _HEAD.pack(self.level, _VERSION, self.start) + rows)
+        beside.replace(path)
+
+    @classmethod
+    def read(cls, path: Path) -> Table | None:
+        """Read a table; None when it is no table, or zstd makes such frames otherwise by now."""
+        with suppress(OSError, struct.error):
+            content = path.read_bytes()
+            level, version, start = _HEAD.unpack_from(content, len(_MAGIC))
+            rows = content[len(_MAGIC) + _HEAD.size :]
+            if content.startswith(_MAGIC) and version == _VERSION:
+                return cls(level, start, tuple(map(Frame._make, _ROW.iter_unpack(rows))))
+        return None
+
+
+class _Place(NamedTuple):
+    """Where a frame lies, and whether it has to be verified there."""
+
+    fd: int
+    offset: int
+    frame: Frame
+    foreign: bool
+
+
+class Frames:
+    """The frames that one conversion has at hand.  Safe to use from several threads.
+
+    What it makes lies in `scratch`, which it closes.  `earlier` are templates to find
+    frames in; None means that this conversion will not be remembered, so that nothing is digested.
+    """
+
+    def __init__(
+        self, level: int, scratch: Scratch, earlier: Iterable[tuple[Path, Table]] | None = None
+    ) -> None:
+        self.level = level
+        self.remembered = earlier is not None
+        self._scratch = scratch
+        self._numbers = itertools.count()
+        self._places: dict[bytes, _Place] = {}
+        self._own = threading.local()
+        self._files = ExitStack()
+        self._files.enter_context(scratch)
+        for template, table in earlier or ():
+            if table.level == level:
+                self._offer(template, table)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._files.close()
+
+    def has(self, name: bytes) -> bool:
+        """Tell whether a frame is here, as far as can be told without reading it."""
+        return name in self._places
+
+    def put(self, plain: bytes | memoryview) -> bytes:
+        """Ensure that the frame of these bytes is here; return its name.
+
+        Raise StorageError when the disk does not take it.
+        """
+        if self.remembered:
+            name = _digest(plain)
+            if name in self._places:
+                return name
+        else:
+            name = b"%d" % next(self._numbers)
+        frame, stored = self._press(name, plain)
+        place = self._scratch.append(stored)
+        self._places[name] = _Place(self._scratch.file.fileno(), place, frame, foreign=False)
+        return name
+
+    def get(self, name: bytes) -> tuple[Frame, bytes]:
+        """Return a frame and its bytes; raise LostFrameError when it is not here as it was."""
+        place = self._places.get(name)
+        if place is not None:
+            with suppress(OSError):
+                stored = os.pread(place.fd, place.frame.size, place.offset)
+                if len(stored) == place.frame.size and not (
+                    place.foreign and _digest(stored) != place.frame.digest
+                ):
+                    return place.frame, stored
+            self._places.pop(name, None)
+        raise LostFrameError("a frame of an earlier template is gone or damaged")
+
+    def make(self, plain: bytes | memoryview) -> tuple[Frame, bytes]:
+        """Return the frame of these bytes and its own, found or made."""
+        if not self.remembered:
+            return self._press(b"", plain)
+        name = _digest(plain)
+        if self.has(name):
+            with suppress(LostFrameError):
+                return self.get(name)
+        return self._press(name, plain)
+
+    def _offer(self, template: Path, table: Table) -> None:
+        """Count a template's frames among ours; one that cannot be opened has none."""
+        with suppress(OSError):
+            fd = self._files.enter_context(template.open("rb", buffering=0)).fileno()
+            at = table.start
+            for frame in table.frames:
+                self._places.setdefault(frame.name, _Place(fd, at, frame, foreign=True))
+                at += frame.size
+
+    def _press(self, name: bytes, plain: bytes | memoryview) -> tuple[Frame, bytes]:
+        if not hasattr(self._own, "engine"):
+            self._own.engine = zstandard.ZstdCompressor(level=self.level, write_checksum=True)
+        stored: bytes = self._own.engine.compress(plain)
+        return Frame(name, len(stored), _digest(stored) if self.remembered else b""), stored
+
+
+def is_large(member: Member) -> bool:
+    """Tell whether a file's content has frames of its own: it is large, and without a hole."""
+    return member.size >= LARGE and [one[:2] for one in member.extents] == [(0, member.size)]
+
+
+def _digest(content: bytes | memoryview) -> bytes:
+    return blake3(content).digest()

@@ -1,0 +1,122 @@
+"""What was found in a layer, written down behind its contents, so that it is not unpacked again.
+
+The file is the layer's small contents, then its members, some hundred a line of JSON, then a foot
+with a digest of all that: whoever reads a record either gets what was written or is told that it
+went bad, so nothing has to be flushed to the disk.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+from blake3 import blake3
+
+from syncd.errors import StorageError
+from syncd.member import Member
+
+_MAGIC = b"syncd layer 1\n\0\0"
+_FOOT = struct.Struct("<QQQ16s32s")  # where the members begin, charges, magic, digest of all before
+_A_LINE = 256  # members
+_READ = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """The members of an unpacked layer, and what it charged: plain bytes and bytes of metadata."""
+
+    members: list[Member]
+    unpacked: int
+    metadata: int
+
+    def write(self, file: BinaryIO) -> None:
+        """Write the record behind what `file` holds, the contents; raise OSError."""
+        begin = file.seek(0, os.SEEK_END)
+        with io.BufferedWriter(io.FileIO(file.fileno(), "wb", closefd=False)) as writer:
+            for at in range(0, len(self.members), _A_LINE):
+                rows = [_row(member) for member in self.members[at : at + _A_LINE]]
+                writer.write(json.dumps(rows, separators=(",", ":")).encode() + b"\n")
+            writer.write(_FOOT.pack(begin, self.unpacked, self.metadata, _MAGIC, b"")[:-32])
+        size = file.seek(0, os.SEEK_END)
+        file.write(_digest(file, size))
+
+    @classmethod
+    def read(cls, file: BinaryIO) -> Record:
+        """Read the record of a kept file; raise StorageError when it is not as it was written."""
+        try:
+            size = os.fstat(file.fileno()).st_size
+            foot = os.pread(file.fileno(), _FOOT.size, max(size - _FOOT.size, 0))
+            if len(foot) < _FOOT.size or _digest(file, size - 32) != foot[-32:]:
+                raise StorageError("a kept layer is damaged")
+            begin, unpacked, metadata, magic, _ = _FOOT.unpack(foot)
+            if magic != _MAGIC:
+                raise StorageError("a kept layer was written by another version")
+            return cls(list(_members(file, begin, size - _FOOT.size)), unpacked, metadata)
+        except OSError as exc:
+            raise StorageError(f"a kept layer cannot be read: {exc.strerror}") from exc
+
+
+def _digest(file: BinaryIO, size: int) -> bytes:
+    """Digest the first bytes of a file, in chunks that a small cache holds."""
+    hasher = blake3()
+    buffer = memoryview(bytearray(min(size, _READ)))
+    at = 0
+    while at < size:
+        got = os.preadv(file.fileno(), [buffer[: size - at]], at)
+        if not got:
+            break
+        hasher.update(buffer[:got])
+        at += got
+    return hasher.digest()
+
+
+def _members(file: BinaryIO, begin: int, end: int) -> Iterator[Member]:
+    """Read the members, a line at a time."""
+    file.seek(begin)
+    with io.BufferedReader(io.FileIO(file.fileno(), closefd=False), _READ) as reader:
+        while begin < end:
+            line = reader.readline(end - begin)
+            begin += len(line)
+            for row in json.loads(line):
+                yield _member(row)
+
+
+def _row(member: Member) -> Sequence[Any]:
+    """Return a member as JSON has it; bytes become text of as many characters."""
+    return (
+        member.name.decode("latin-1"),
+        member.kind.decode("latin-1"),
+        member.mode,
+        member.uid,
+        member.gid,
+        member.mtime,
+        member.size,
+        member.target.decode("latin-1"),
+        member.device,
+        {key.decode("latin-1"): value.decode("latin-1") for key, value in member.xattrs.items()},
+        member.extents,
+        [name.hex() for name in member.frames],
+    )
+
+
+def _member(row: Sequence[Any]) -> Member:
+    name, kind, mode, uid, gid, mtime, size, target, device, xattrs, extents, frames = row
+    return Member(
+        name.encode("latin-1"),
+        kind.encode("latin-1"),
+        mode,
+        uid,
+        gid,
+        mtime,
+        size,
+        target.encode("latin-1"),
+        tuple(device),
+        {key.encode("latin-1"): value.encode("latin-1") for key, value in xattrs.items()},
+        tuple(map(tuple, extents)),
+        [bytes.fromhex(frame) for frame in frames] or (),
+    )

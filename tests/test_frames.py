@@ -1,0 +1,178 @@
+"""What `syncd.frames` promises: a frame is the same, found or made, and never a damaged one."""
+
+from __future__ import annotations
+
+import os
+import random
+import resource
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import zstandard
+
+from syncd.errors import StorageError
+from syncd.frames import LARGE, Frame, Frames, LostFrameError, Table, is_large
+from syncd.member import FILE, Member
+from syncd.spool import Spool
+
+PLAIN = [b"%d" % nth * 3000 for nth in range(20)]
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Spool:
+    """Give a folder to work in."""
+    return Spool(tmp_path)
+
+
+@pytest.fixture
+def earlier(spool: Spool, tmp_path: Path) -> tuple[Path, Table]:
+    """Make a template of level 3: seven bytes of something else, and these frames."""
+    with Frames(3, spool.new(), ()) as frames:
+        made = [frames.make(plain) for plain in PLAIN]
+    path = tmp_path / "template"
+    path.write_bytes(b"archive" + b"".join(stored for _, stored in made))
+    return path, Table(3, 7, tuple(frame for frame, _ in made))
+
+
+def plain(stored: bytes) -> bytes:
+    return zstandard.decompress(stored)
+
+
+@pytest.mark.parametrize("remembered", [False, True])
+def test_put_and_get(spool: Spool, remembered: bool) -> None:
+    """What was put is got by its name, from any thread."""
+    with (
+        Frames(3, spool.new(), () if remembered else None) as frames,
+        ThreadPoolExecutor(4) as pool,
+    ):
+        names = list(pool.map(frames.put, PLAIN))
+        assert [plain(frames.get(name)[1]) for name in names] == PLAIN
+        assert all(map(frames.has, names))
+        assert not frames.has(b"another")
+
+
+def test_equal_bytes_are_one_frame(spool: Spool) -> None:
+    """The same plain bytes are pressed once, in a conversion that is remembered."""
+    with spool.new() as scratch, Frames(3, scratch, ()) as frames:
+        names = {frames.put(b"x" * 5000) for _ in range(5)}
+        assert len(names) == 1
+        assert os.fstat(scratch.file.fileno()).st_size == frames.get(*names)[0].size
+
+
+def test_found_is_made(spool: Spool, earlier: tuple[Path, Table]) -> None:
+    """A frame found in an earlier template is byte for byte the one that would be made."""
+    with spool.new() as scratch, Frames(3, scratch, [earlier]) as found:
+        with Frames(3, spool.new(), ()) as made:
+            for content in PLAIN:
+                assert found.make(content) == made.make(content)
+                assert found.get(found.put(content)) == made.make(content)
+        assert os.fstat(scratch.file.fileno()).st_size == 0
+
+
+def test_other_levels_are_not_looked_at(spool: Spool, earlier: tuple[Path, Table]) -> None:
+    """A frame of another level would be other bytes, so it is made."""
+    with Frames(4, spool.new(), [earlier]) as frames:
+        assert not frames.has(earlier[1].frames[0].name)
+
+
+def test_damaged_template(spool: Spool, earlier: tuple[Path, Table]) -> None:
+    """A frame that was damaged in its template is known to be lost, and then made anew."""
+    path, table = earlier
+    content = bytearray(path.read_bytes())
+    content[7 + 5] ^= 1
+    path.write_bytes(content)
+    with Frames(3, spool.new(), [earlier]) as frames:
+        with pytest.raises(LostFrameError):
+            frames.get(table.frames[0].name)
+        assert not frames.has(table.frames[0].name)
+        assert plain(frames.get(frames.put(PLAIN[0]))[1]) == PLAIN[0]
+    with Frames(3, spool.new(), [earlier]) as frames:
+        assert plain(frames.make(PLAIN[0])[1]) == PLAIN[0]
+
+
+@pytest.mark.parametrize("size", [None, 0, 7, 20])
+def test_lost_template(size: int | None, spool: Spool, earlier: tuple[Path, Table]) -> None:
+    """A template that is gone, or was cut, has lost its frames; the others are made."""
+    path, table = earlier
+    if size is None:
+        path.unlink()
+    else:
+        os.truncate(path, size)
+    with Frames(3, spool.new(), [earlier]) as frames:
+        with pytest.raises(LostFrameError):
+            frames.get(table.frames[-1].name)
+        assert plain(frames.make(PLAIN[-1])[1]) == PLAIN[-1]
+
+
+def test_several_templates(spool: Spool, earlier: tuple[Path, Table]) -> None:
+    """A frame is found in whichever template has it; the first counts."""
+    path, table = earlier
+    empty = Table(3, 0, ())
+    with Frames(3, spool.new(), [(path, empty), (path, table), (path, table)]) as frames:
+        assert plain(frames.get(table.frames[3].name)[1]) == PLAIN[3]
+
+
+def test_full_disk(tmp_path: Path) -> None:
+    """A disk that does not take a frame is a StorageError."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with (
+            Frames(3, Spool(tmp_path).new()) as frames,
+            pytest.raises(StorageError, match=str(tmp_path)),
+        ):
+            frames.put(random.Random(1).randbytes(5000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_table(tmp_path: Path, earlier: tuple[Path, Table]) -> None:
+    """A table is read as it was written."""
+    _, table = earlier
+    table.write(tmp_path / "table")
+    assert Table.read(tmp_path / "table") == table
+    Table(3, 0, ()).write(tmp_path / "table")
+    assert Table.read(tmp_path / "table") == Table(3, 0, ())
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"syncd frames 1\n", b"other frames 1\n" + bytes(12), None]
+)
+def test_no_table(content: bytes | None, tmp_path: Path) -> None:
+    """What is no table is none, and so is a file that is not there."""
+    if content is not None:
+        (tmp_path / "table").write_bytes(content)
+    assert Table.read(tmp_path / "table") is None
+
+
+def test_table_of_another_zstd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Frames that another version of zstd made are not taken for those of this one."""
+    Table(3, 0, (Frame(bytes(32), 9, bytes(32)),)).write(tmp_path / "table")
+    monkeypatch.setattr("syncd.frames._VERSION", 10600)
+    assert Table.read(tmp_path / "table") is None
+
+
+def test_cut_table(tmp_path: Path, earlier: tuple[Path, Table]) -> None:
+    """A table that was cut is none, or has whole rows only."""
+    earlier[1].write(tmp_path / "table")
+    content = (tmp_path / "table").read_bytes()
+    for size in range(0, len(content), 37):
+        (tmp_path / "table").write_bytes(content[:size])
+        found = Table.read(tmp_path / "table")
+        assert found is None or found.frames == earlier[1].frames[: len(found.frames)]
+
+
+@pytest.mark.parametrize(
+    ("size", "extents", "large"),
+    [
+        (LARGE, ((0, LARGE, 512),), True),
+        (LARGE - 1, ((0, LARGE - 1, 512),), False),
+        (LARGE, (), False),
+        (2 * LARGE, ((0, LARGE, 512),), False),
+        (2 * LARGE, ((0, LARGE, 512), (LARGE, LARGE, 512 + LARGE)), False),
+    ],
+)
+def test_large(size: int, extents: tuple[tuple[int, int, int], ...], large: bool) -> None:
+    """A file is large by its size, when its content is one stretch without a hole."""
+    assert is_large(Member(b"a", FILE, 0o644, 0, 0, 0, size, extents=extents)) is large

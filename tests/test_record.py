@@ -1,0 +1,79 @@
+"""What `syncd.record` promises: a record is read as it was written, or known to be bad."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, cast
+
+import pytest
+
+from syncd.errors import StorageError
+from syncd.member import CHARACTER_DEVICE, DIRECTORY, FILE, SYMLINK, Member
+from syncd.record import Record
+
+CONTENTS = bytes(range(256)) * 20
+MEMBERS = [
+    Member(b"./", DIRECTORY, 0o755, 0, 0, -1),
+    Member(b"caf\xe9\n\"", FILE, 0o4755, 1 << 40, (1 << 32) - 2, 1_600_000_000_123_456_789,
+           size=5, xattrs={b"user.\xff": b"\0\xff"}, extents=((0, 2, 7), (4, 1, 9))),
+    Member(b"large", FILE, 0o644, 0, 0, 0, size=1 << 40, frames=[bytes(32), b"\xfe" * 32]),
+    Member(b"link", SYMLINK, 0o777, 0, 0, 0, target=b"\x80/../x"),
+    Member(b"null", CHARACTER_DEVICE, 0o666, 0, 0, 0, device=(1, 3)),
+]  # fmt: skip
+RECORD = Record(MEMBERS, 12345, 678)
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[BinaryIO]:
+    """Open a file as the spool does, behind whose contents a record is written."""
+    with path.open("w+b", buffering=0) as file:
+        file.write(CONTENTS)
+        yield cast(BinaryIO, file)
+
+
+@pytest.mark.parametrize("members", [[], MEMBERS, MEMBERS * 300])
+def test_read_as_written(members: list[Member], tmp_path: Path) -> None:
+    """Members of every kind come back, and the contents before them are untouched."""
+    record = Record(members, 12345, 678)
+    with opened(tmp_path / "kept") as file:
+        record.write(file)
+        assert Record.read(file) == record
+        assert os.pread(file.fileno(), len(CONTENTS), 0) == CONTENTS
+
+
+def test_any_damage(tmp_path: Path) -> None:
+    """Whatever byte is another one, the record is bad; and wherever the file is cut."""
+    path = tmp_path / "kept"
+    with opened(path) as file:
+        RECORD.write(file)
+    whole = path.read_bytes()
+    noise = random.Random(3)
+    for _ in range(300):
+        at = noise.randrange(len(whole))
+        cut = whole[:at]
+        for damaged in (cut, cut + bytes([whole[at] ^ 1 << noise.randrange(8)]) + whole[at + 1 :]):
+            path.write_bytes(damaged)
+            with path.open("rb", buffering=0) as file, pytest.raises(StorageError, match="kept"):
+                Record.read(cast(BinaryIO, file))
+
+
+def test_another_version(tmp_path: Path) -> None:
+    """What another version of syncd kept is bad, even when it is whole."""
+    path = tmp_path / "kept"
+    with opened(path) as file:
+        RECORD.write(file)
+        later = path.read_bytes()[:-32].replace(b"syncd layer 1", b"syncd layer 2")
+        os.truncate(path, 0)
+        os.pwrite(file.fileno(), later + _digest_of(later), 0)
+        with pytest.raises(StorageError, match="another version"):
+            Record.read(file)
+
+
+def _digest_of(content: bytes) -> bytes:
+    from blake3 import blake3
+
+    return blake3(content).digest()

@@ -1,0 +1,117 @@
+"""What `syncd.spool` promises: what grows has no name, and what is kept is whole."""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from syncd.errors import StorageError
+from syncd.member import FILE, Member
+from syncd.record import Record
+from syncd.reference import Digest
+from syncd.spool import Spool
+
+DIFF_ID = Digest.of(b"a layer")
+RECORD = Record([Member(b"a", FILE, 0o644, 0, 0, 0, size=5, extents=((0, 5, 0),))], 1536, 30)
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Spool:
+    """Give a spool that keeps layers."""
+    (tmp_path / "spool").mkdir()
+    return Spool(tmp_path / "spool", tmp_path / "kept")
+
+
+def test_what_grows_has_no_name(spool: Spool) -> None:
+    """A scratch file shows in no folder, and takes what is added to it, byte behind byte."""
+    with spool.new() as scratch:
+        assert [scratch.append(text) for text in (b"one", b"", b"three")] == [0, 3, 3]
+        assert os.pread(scratch.file.fileno(), 99, 0) == b"onethree"
+        assert list(spool.folder.iterdir()) == []
+
+
+def test_from_several_threads(spool: Spool) -> None:
+    """What several threads add at a time lies where each was told."""
+    texts = [b"%04d" % nth * (nth % 50) for nth in range(400)]
+    with spool.new() as scratch, ThreadPoolExecutor(8) as pool:
+        places = list(pool.map(scratch.append, texts))
+        for place, text in zip(places, texts, strict=True):
+            assert os.pread(scratch.file.fileno(), len(text), place) == text
+
+
+def test_kept(spool: Spool, tmp_path: Path) -> None:
+    """A layer that is kept is found by its diff_id, also by another spool; no other one is."""
+    with spool.new() as scratch:
+        scratch.append(b"hello")
+        spool.keep(DIFF_ID, scratch, RECORD)
+        spool.keep(DIFF_ID, scratch, RECORD)
+    found = Spool(tmp_path / "elsewhere", tmp_path / "kept").find(DIFF_ID)
+    assert found is not None
+    with found[0] as file:
+        assert found[1] == RECORD
+        assert os.pread(file.fileno(), 5, 0) == b"hello"
+    assert spool.find(Digest.of(b"another layer")) is None
+    assert len(list((tmp_path / "kept").iterdir())) == 1
+
+
+def test_bad_ones_are_dropped(spool: Spool, tmp_path: Path) -> None:
+    """A kept layer that has gone bad is as if it had never been kept."""
+    with spool.new() as scratch:
+        scratch.append(b"hello")
+        spool.keep(DIFF_ID, scratch, RECORD)
+    (kept,) = (tmp_path / "kept").iterdir()
+    kept.write_bytes(kept.read_bytes().replace(b"hello", b"hallo"))
+    assert spool.find(DIFF_ID) is None
+    assert not kept.exists()
+
+
+def test_keeping_is_no_duty(spool: Spool, tmp_path: Path) -> None:
+    """Where a layer cannot be kept, nothing is lost but time."""
+    (tmp_path / "kept").touch()
+    with spool.new() as scratch:
+        scratch.append(b"hello")
+        spool.keep(DIFF_ID, scratch, RECORD)
+        assert os.pread(scratch.file.fileno(), 5, 0) == b"hello"
+    assert spool.find(DIFF_ID) is None
+
+
+def test_without_nameless_files(
+    spool: Spool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file system that makes no nameless files is served all the same, and keeps nothing."""
+    opened = os.open
+
+    def refusing(path: str, flags: int, mode: int = 0o777, **more: int) -> int:
+        if flags & os.O_TMPFILE == os.O_TMPFILE:
+            raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+        return opened(path, flags, mode, **more)
+
+    monkeypatch.setattr(os, "open", refusing)
+    with spool.new() as scratch:
+        assert scratch.append(b"hello") == 0
+        spool.keep(DIFF_ID, scratch, RECORD)
+        assert os.pread(scratch.file.fileno(), 5, 0) == b"hello"
+        assert list(spool.folder.iterdir()) == []
+    assert spool.find(DIFF_ID) is None
+
+
+def test_no_folder(tmp_path: Path) -> None:
+    """A folder that is not there is a StorageError that names it."""
+    with pytest.raises(StorageError, match=str(tmp_path / "none")):
+        Spool(tmp_path / "none").new()
+
+
+def test_full_disk(spool: Spool) -> None:
+    """A disk that takes no more is a StorageError that says where to make room."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with spool.new() as scratch, pytest.raises(StorageError, match=str(spool.folder)):
+            scratch.append(bytes(1001))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)

@@ -1,0 +1,159 @@
+"""What `syncd.stock` promises: a file made with what earlier ones left is the same file."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from pydantic import ByteSize
+
+from syncd.frames import Frame, Frames
+from syncd.job import Cause, Result, SyncJob
+from tests.archives import directory, file
+from tests.fakes.registry import Registry
+from tests.houses import REPOSITORY, House
+from tests.images import Content, Layer, image, layer
+
+NOISE = random.Random(11).randbytes(3 << 20)
+
+
+def base(text: bytes = b"", *more: bytes) -> Layer:
+    """Return a layer of a large file and many small ones, with this text in one of them."""
+    small = [
+        file(f"usr/{nth:04}", NOISE[nth * 500 : nth * 1000] + text * (nth == 700))
+        for nth in range(1000)
+    ]
+    return layer(*more, directory("usr"), file("usr/large", NOISE), *small)
+
+
+BASE = base()
+TOP = layer(directory("opt"), file("opt/large", NOISE[: 1 << 20]), file("opt/small", b"one"))
+FIRST, TOPPED = image(BASE), image(BASE, TOP)
+REBUILT = image(base(b"changed", directory("new")))
+
+
+async def bring(house: House, registry: Registry, content: Content, tag: str = "latest") -> bytes:
+    """Push an image and sync its tag; return the template."""
+    before = set(house.templates)
+    registry.push(REPOSITORY, tag, content)
+    outcome = await house.parts.sync.bring(SyncJob(house.repository.with_tag(tag), Cause.CLI))
+    assert outcome.result is Result.PUBLISHED
+    (made,) = set(house.templates) - before
+    return made.read_bytes()
+
+
+def made(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
+
+
+async def fresh(folder: Path, registry: Registry, content: Content, lines: str = "") -> bytes:
+    """Return the template that a syncd makes of an image when it has made none before."""
+    async with House(made(folder), registry, image=lines) as house:
+        return await bring(house, registry, content)
+
+
+@pytest.fixture
+def pressed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Note the plain size of each frame that is compressed."""
+    sizes: list[int] = []
+    press = Frames._press
+
+    def noting(self: Frames, name: bytes, plain: bytes | memoryview) -> tuple[Frame, bytes]:
+        sizes.append(len(plain))
+        return press(self, name, plain)
+
+    monkeypatch.setattr(Frames, "_press", noting)
+    return sizes
+
+
+@pytest.mark.parametrize("form", ["rootfs", "oci"])
+async def test_rebuilt_image(
+    form: str, tmp_path: Path, registry: Registry, pressed: list[int]
+) -> None:
+    """Of an image built again, only what changed is compressed, and the file is the same."""
+    lines = f'format = "{form}"'
+    expected = await fresh(tmp_path / "fresh", registry, REBUILT, lines)
+    async with House(tmp_path, registry, image=lines) as house:
+        await bring(house, registry, FIRST)
+        whole = sum(pressed)
+        pressed.clear()
+        assert await bring(house, registry, REBUILT) == expected
+        assert 0 < sum(pressed) < whole / 8
+
+
+async def test_known_layers(tmp_path: Path, registry: Registry) -> None:
+    """A layer that was unpacked before is neither fetched nor unpacked again."""
+    expected = await fresh(tmp_path / "fresh", registry, TOPPED)
+    async with House(tmp_path, registry) as house:
+        await bring(house, registry, FIRST)
+        for blob in (tmp_path / "state" / "cache" / "blobs" / "sha256").iterdir():
+            blob.unlink()
+        registry.requests.clear()
+        assert await bring(house, registry, TOPPED) == expected
+        layers = [one["digest"] for one in TOPPED.document["layers"]]
+        assert set(registry.fetched()) & set(layers) == {layers[1]}
+
+
+def cut(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def alter(path: Path) -> None:
+    """Change a byte in the middle, in the file that the path names and in no other name of it."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.unlink()
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("damage", [cut, alter, Path.unlink])
+@pytest.mark.parametrize("place", ["made/*.zst", "made/*.frames", "unpacked/*"])
+@pytest.mark.parametrize("content", [TOPPED, REBUILT], ids=["topped", "rebuilt"])
+async def test_damage(
+    content: Content,
+    place: str,
+    damage: Callable[[Path], None],
+    tmp_path: Path,
+    registry: Registry,
+) -> None:
+    """Whatever was left behind may be damaged or gone: the file is the same."""
+    expected = await fresh(tmp_path / "fresh", registry, content)
+    async with House(tmp_path, registry) as house:
+        await bring(house, registry, FIRST)
+        (left,) = (tmp_path / "state").glob(place)
+        damage(left)
+        assert await bring(house, registry, content) == expected
+
+
+async def test_another_level(tmp_path: Path, registry: Registry) -> None:
+    """Frames of another compression level are left alone."""
+    lines = "compression_level = 9"
+    expected = await fresh(tmp_path / "fresh", registry, TOPPED, lines)
+    async with House(tmp_path, registry) as house:
+        await bring(house, registry, FIRST)
+    async with House(tmp_path, registry, image=lines) as house:
+        assert await bring(house, registry, TOPPED) == expected
+
+
+async def test_bound(tmp_path: Path, registry: Registry) -> None:
+    """What is left behind is bounded with the cache: unused ones go, the youngest files stay."""
+    async with House(tmp_path, registry) as house:
+        await bring(house, registry, FIRST)
+        await bring(house, registry, TOPPED, "topped")
+        state = tmp_path / "state"
+        finished = sorted((state / "made").glob("*.zst"), key=lambda path: path.stat().st_size)
+        os.utime(finished[0], (0, 0))
+        config = house.parts.sync.config
+        few = config.state.model_copy(update={"cache_max": ByteSize(1000)})
+        house.parts.sync.tidy()
+        assert len(list((state / "unpacked").iterdir())) == 2
+        house.parts.sync.config = config.model_copy(update={"state": few})
+        house.parts.sync.tidy()
+        assert list((state / "unpacked").iterdir()) == []
+        assert {path.name.partition(".")[0] for path in (state / "made").iterdir()} == {
+            finished[1].name.partition(".")[0]
+        }
