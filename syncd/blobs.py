@@ -22,8 +22,8 @@ from typing import Any, BinaryIO
 
 from syncd.belonging import hand_over, make_folder
 from syncd.errors import ImageError, StorageError, VerificationError
+from syncd.limits import Limits
 from syncd.manifest import (
-    DOCUMENT_MAX,
     OCI_INDEX,
     REF_NAME,
     Descriptor,
@@ -81,8 +81,9 @@ class Verified:
 class Layout:
     """An OCI image layout in a folder, as a source of images."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, limits: Limits | None = None) -> None:
         self.folder = folder
+        self._limits = limits or Limits()
 
     def find(self, name: str = "") -> Descriptor:
         """Return the image of this name, or the only one; raise ImageError or StorageError."""
@@ -111,11 +112,13 @@ class Layout:
     def _read(self, path: Path) -> bytes:
         try:
             with path.open("rb") as file:
-                return file.read(DOCUMENT_MAX + 1)
+                content = file.read(self._limits.document + 1)
         except FileNotFoundError as exc:
             raise ImageError(f"{path} does not exist") from exc
         except OSError as exc:
             raise StorageError(f"{path} cannot be read: {exc.strerror}") from exc
+        self._limits.check("document", len(content), f"the size of {path}")
+        return content
 
 
 class Cache(Layout):
@@ -125,8 +128,8 @@ class Cache(Layout):
     threads and processes may use one cache at a time.
     """
 
-    def __init__(self, folder: Path, most: int) -> None:
-        super().__init__(folder)
+    def __init__(self, folder: Path, most: int, limits: Limits | None = None) -> None:
+        super().__init__(folder, limits)
         self._most = most
         self._ingest = folder / ".ingest"
         with _disk(folder):

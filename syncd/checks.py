@@ -55,10 +55,12 @@ def _there(read: Callable[[], object], without: str) -> str:
 
 
 def _digest(config: Config, reference: Reference) -> str:
-    registry = Registry(reference, config.registry_for(reference.registry))
+    registry = Registry(reference, config.registry_for(reference.registry), config.limits.bounds())
     return str(registry.resolve(reference).digest)
 
 
 def _matching(config: Config, image: ImageSettings) -> str:
-    registry = Registry(image.reference, config.registry_for(image.reference.registry))
+    registry = Registry(
+        image.reference, config.registry_for(image.reference.registry), config.limits.bounds()
+    )
     return f"{sum(map(image.watches, registry.tags()))} of the registry's tags are watched"

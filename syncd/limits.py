@@ -17,6 +17,9 @@ from syncd.errors import LimitError
 class Limits:
     """The bounds of one image; going beyond one is a LimitError that names it."""
 
+    document: int = 4 << 20
+    """Bytes of one manifest, index or config: what registries themselves accept
+    (https://github.com/opencontainers/distribution-spec/blob/main/spec.md, "Pushing Manifests")."""
     layers: int = 500
     """Layers of an image."""
     entries: int = 2_000_000

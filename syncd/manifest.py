@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from syncd.errors import ImageError, InvalidReferenceError, LimitError, VerificationError
+from syncd.errors import ImageError, InvalidReferenceError, VerificationError
 from syncd.reference import Digest, Platform
 
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
@@ -44,10 +44,6 @@ _LAYER_COMPRESSION = {
     "application/vnd.docker.image.rootfs.foreign.diff.tar": "",
     "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip": "gzip",
 }
-
-DOCUMENT_MAX = 4 << 20
-"""Bytes of a manifest or config that are read: what registries themselves accept
-(https://github.com/opencontainers/distribution-spec/blob/main/spec.md, "Pushing Manifests")."""
 
 _LARGEST_BLOB = 1 << 40
 _NESTED_INDEXES = 4
@@ -114,8 +110,6 @@ class Descriptor:
 
     def verify(self, content: bytes) -> bytes:
         """Return a document's `content` if its size and digest are the promised ones."""
-        if max(self.size, len(content)) > DOCUMENT_MAX:
-            raise LimitError(f"document {self.digest} has more than {DOCUMENT_MAX} bytes")
         if len(content) != self.size:
             raise VerificationError(f"{self.digest} has {len(content)} bytes, not {self.size}")
         if Digest.of(content, self.digest.algorithm) != self.digest:
@@ -272,9 +266,7 @@ def parse_document(content: bytes, descriptor: Descriptor) -> Index | Manifest:
 
 
 def parse_json(content: bytes, place: str) -> dict[str, Any]:
-    """Return a document's JSON object; raise ImageError when it is none, or is too large."""
-    if len(content) > DOCUMENT_MAX:
-        raise LimitError(f"{place} has {len(content)} bytes, more than {DOCUMENT_MAX}")
+    """Return a document's JSON object; raise ImageError when it is none."""
     try:
         value = json.loads(content)
     except (ValueError, RecursionError) as exc:

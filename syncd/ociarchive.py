@@ -22,7 +22,6 @@ from typing import Any, BinaryIO
 from syncd.errors import ImageError, StorageError
 from syncd.limits import Limits
 from syncd.manifest import (
-    DOCUMENT_MAX,
     OCI_CONFIG,
     OCI_INDEX,
     OCI_MANIFEST,
@@ -72,9 +71,10 @@ class Archive:
 
     def __init__(self, file: Path, limits: Limits | None = None) -> None:
         self.file = file
+        self._limits = limits or Limits()
         try:
             with file.open("rb") as opened:
-                self._members = _indexed(opened, file, limits or Limits())
+                self._members = _indexed(opened, file, self._limits)
         except OSError as exc:
             raise StorageError(f"{file} cannot be read: {exc.strerror}") from exc
 
@@ -104,8 +104,9 @@ class Archive:
 
     def _document(self, name: str) -> bytes:
         place, size = self._place(name)
+        self._limits.check("document", size, f"the size of {name} in {self.file}")
         with self.file.open("rb") as opened:
-            return os.pread(opened.fileno(), min(size, DOCUMENT_MAX + 1), place)
+            return os.pread(opened.fileno(), size, place)
 
     def _place(self, name: str) -> tuple[int, int]:
         try:

@@ -252,6 +252,7 @@ TargetSettings = Annotated[
 class LimitSettings(_Section):
     """Bounds on what an image may ask; see `syncd.limits`."""
 
+    document: ByteSize = ByteSize(Limits().document)
     layers: Annotated[int, Field(ge=1)] = Limits().layers
     entries: Annotated[int, Field(ge=1)] = Limits().entries
     path: Annotated[int, Field(ge=256, le=65535)] = Limits().path

@@ -23,15 +23,13 @@ def named(source: str, config: Config, *, plain_http: bool = False) -> tuple[Sou
     kind, _, rest = source.partition(":")
     if kind in ("oci", "oci-archive"):
         place, _, tag = rest.partition(":")
-        local = (
-            Layout(Path(place)) if kind == "oci" else Archive(Path(place), config.limits.bounds())
-        )
+        local = (Layout if kind == "oci" else Archive)(Path(place), config.limits.bounds())
         return local, local.find(tag)
     reference = Reference.parse(source.removeprefix("docker://")).with_default_tag()
     settings = config.registry_for(reference.registry)
     if plain_http:
         settings = settings.model_copy(update={"plain_http": True})
-    registry = Registry(reference, settings)
+    registry = Registry(reference, settings, config.limits.bounds())
     return registry, registry.resolve(reference)
 
 

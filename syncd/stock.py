@@ -154,7 +154,8 @@ def _shrink(config: Config, cache: Cache) -> None:
 
 
 def _cache(config: Config) -> Cache:
-    return Cache(config.state.directory / "cache", config.state.cache_max)
+    state = config.state
+    return Cache(state.directory / "cache", state.cache_max, config.limits.bounds())
 
 
 def _shelf(config: Config) -> Path:

@@ -129,7 +129,12 @@ class Sync:
         return Errand(
             reference,
             settings,
-            Registry(reference, self.config.registry_for(reference.registry), progress.pause),
+            Registry(
+                reference,
+                self.config.registry_for(reference.registry),
+                self.config.limits.bounds(),
+                pause=progress.pause,
+            ),
             tuple(self.targets[name] for name in wanted if target in (None, name)),
             progress,
         )

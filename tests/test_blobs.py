@@ -23,7 +23,8 @@ from syncd.errors import (
     StorageError,
     VerificationError,
 )
-from syncd.manifest import DOCUMENT_MAX, Descriptor, Image, Reader, read_image
+from syncd.limits import Limits
+from syncd.manifest import Descriptor, Image, Reader, read_image
 from syncd.reference import Reference
 from tests.archives import file
 from tests.images import Content, describe, digest, image, index, layer, write_layout
@@ -180,7 +181,7 @@ class TestLayout:
             ("index.json", b"{}", "not a JSON array"),
             ("index.json", b'{"manifests": [1]}', "not a JSON object"),
             ("index.json", b'{"manifests": [{"digest": "x"}]}', "mediaType"),
-            ("index.json", b" " * (DOCUMENT_MAX + 1), "more than"),
+            ("index.json", b" " * ((4 << 20) + 1), r"index.json.*limits\.document"),
         ],
     )
     def test_no_layout(self, name: str, content: bytes | None, error: str, tmp_path: Path) -> None:
@@ -214,9 +215,9 @@ class TestLayout:
         path.write_bytes(path.read_bytes() + b" ")
         with pytest.raises(VerificationError, match="bytes"):
             Layout(tmp_path).document(wanted)
-        path.write_bytes(bytes(DOCUMENT_MAX + 1))
-        with pytest.raises(LimitError, match=str(DOCUMENT_MAX)):
-            Layout(tmp_path).document(wanted)
+        path.write_bytes(bytes(501))
+        with pytest.raises(LimitError, match=r"limits\.document"):
+            Layout(tmp_path, Limits(document=500)).document(wanted)
         path.unlink()
         with pytest.raises(ImageError, match="does not exist"):
             Layout(tmp_path).document(wanted)

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from syncd.errors import ImageError, LimitError, VerificationError
-from syncd.manifest import DOCUMENT_MAX, Descriptor, Image, parse_json, read_image
-from syncd.reference import Digest, Platform
+from syncd.errors import ImageError, VerificationError
+from syncd.manifest import Descriptor, Image, parse_json, read_image
+from syncd.reference import Platform
 from tests.archives import file
 from tests.images import Content, describe, digest, document, image, index, layer
 from tests.templates import AMD64
@@ -224,21 +224,12 @@ def test_verify() -> None:
         wanted.verify(content + b" ")
     with pytest.raises(VerificationError, match="other content"):
         wanted.verify(content[::-1])
-    large = bytes(DOCUMENT_MAX + 1)
-    with pytest.raises(LimitError, match=str(DOCUMENT_MAX)):
-        Descriptor(wanted.media_type, Digest.of(large), len(large)).verify(large)
 
 
 @pytest.mark.parametrize(
-    ("content", "error"),
-    [
-        (b"{} x", ImageError),
-        (b"", ImageError),
-        (b'{"a": ' + b"9" * 10_000 + b"}", ImageError),
-        (b" " * (DOCUMENT_MAX + 1), LimitError),
-    ],
+    "content", [b"{} x", b"", b"[]", b"\xff{}", b'{"a": ' + b"9" * 10_000 + b"}"]
 )
-def test_json(content: bytes, error: type[ImageError]) -> None:
-    """What is no JSON object, or too large, is refused."""
-    with pytest.raises(error, match="here"):
+def test_json(content: bytes) -> None:
+    """What is no JSON object is refused."""
+    with pytest.raises(ImageError, match="here"):
         parse_json(content, "here")

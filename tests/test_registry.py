@@ -13,6 +13,7 @@ import pytest
 
 from syncd.errors import (
     ImageError,
+    LimitError,
     NotFoundError,
     RegistryError,
     RegistryUnavailableError,
@@ -56,7 +57,7 @@ def door(
         username=login[0] if login else None,
         password_file=login[1] if login else None,
     )
-    return Registry(latest(fake), settings, Waits() if waits is None else waits)
+    return Registry(latest(fake), settings, pause=Waits() if waits is None else waits)
 
 
 def latest(fake: Fake) -> Reference:
@@ -184,7 +185,7 @@ def test_endless_document(registry: Fake) -> None:
     source = door(registry)
     top = source.resolve(latest(registry))
     registry.faults.endless = True
-    with pytest.raises(RegistryError, match="more than 4194304 bytes"):
+    with pytest.raises(LimitError, match=r"bound of 4194304 .*limits\.document"):
         source.document(top)
 
 
@@ -392,7 +393,7 @@ def test_silent_peer(monkeypatch: pytest.MonkeyPatch) -> None:
     with serving(lambda connection: time.sleep(0.02)) as address:
         settings = RegistrySettings(host=address, plain_http=True)
         reference = Reference(address, REPOSITORY, "latest")
-        source = Registry(reference, settings, waits := Waits())
+        source = Registry(reference, settings, pause=(waits := Waits()))
         with pytest.raises(RegistryUnavailableError, match="cannot be reached"):
             source.resolve(reference)
     assert len(waits) == ATTEMPTS - 1
@@ -407,7 +408,7 @@ def test_giving_up_while_waiting(registry: Fake) -> None:
     registry.faults.refusals = [(500, {}, b"")] * 5
     settings = RegistrySettings(host=registry.address, plain_http=True)
     with pytest.raises(SyncdError, match=r"^stopping$"):
-        Registry(latest(registry), settings, stop).resolve(latest(registry))
+        Registry(latest(registry), settings, pause=stop).resolve(latest(registry))
     assert len(registry.requests) == 1
 
 

@@ -31,8 +31,8 @@ from syncd.errors import (
     RegistryUnavailableError,
     VerificationError,
 )
+from syncd.limits import Limits
 from syncd.manifest import (
-    DOCUMENT_MAX,
     INDEX_TYPES,
     MANIFEST_TYPES,
     Descriptor,
@@ -59,11 +59,16 @@ class Registry:
     """
 
     def __init__(
-        self, name: Reference, settings: RegistrySettings, pause: Pause = time.sleep
+        self,
+        name: Reference,
+        settings: RegistrySettings,
+        limits: Limits | None = None,
+        pause: Pause = time.sleep,
     ) -> None:
         host = "registry-1.docker.io" if name.registry == "docker.io" else name.registry
         self._name = name.name
         self._settings = settings
+        self._limits = limits or Limits()
         self._host = host
         self._base = f"{'http' if settings.plain_http else 'https'}://{host}/v2/{name.repository}"
         self._pause = pause
@@ -156,11 +161,10 @@ class Registry:
 
     def _body(self, answer: requests.Response) -> bytes:
         try:
-            content: bytes = answer.raw.read(DOCUMENT_MAX + 1, decode_content=True)
+            content: bytes = answer.raw.read(self._limits.document + 1, decode_content=True)
         except (urllib3.exceptions.HTTPError, OSError) as exc:
             raise RegistryUnavailableError(f"{self._host} broke off: {exc}") from exc
-        if len(content) > DOCUMENT_MAX:
-            raise RegistryError(f"{self._host} sends a document of more than {DOCUMENT_MAX} bytes")
+        self._limits.check("document", len(content), f"the size of a document of {self._host}")
         return content
 
     def _ask(
