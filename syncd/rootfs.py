@@ -231,13 +231,13 @@ def _parts(
     """Cut the tar into frames of up to FRAME_MAX bytes; none is empty."""
     recipe = _Recipe()
     for piece in _pieces(plan, contents, allowance):
+        if isinstance(piece, _Pressed):
+            yield piece
+            continue
         if isinstance(piece, int):
             if recipe.size >= piece:
                 yield recipe
                 recipe = _Recipe()
-            continue
-        if isinstance(piece, _Pressed):
-            yield piece
             continue
         rest = recipe.add(piece)
         while rest is not None:
@@ -253,11 +253,11 @@ def _pieces(
     """Yield the tar piece by piece; a number is where a frame of at least that size ends."""
     for member, layer in plan:
         allowance.take(member.size)
-        large = member.size >= LARGE
+        alone = member.frames or member.size >= LARGE
         if crc32(member.name) % _CUT_EVERY == 0:
             yield FRAME_MIN
         yield header(member)
-        if large:
+        if alone:
             yield 1
         at = 0
         for name in member.frames:
@@ -270,7 +270,7 @@ def _pieces(
             at = offset + length
         if at < member.size:
             yield -1, 0, member.size - at
-        if large:
+        if alone:
             yield 1
         if member.size % BLOCK:
             yield padding(member.size)

@@ -37,6 +37,7 @@ LOWER = (
     directory("usr/lib"),
     member("dev/null", b"3", device=(1, 3)),
     file("var/gone", b"gone"),
+    file("var/large", b"a large file has frames of its own " * 2000),
 )
 UPPER = (whiteout("var/gone"), opaque("usr/lib"), file("lib/new", b"new" * 400), file("var/kept"))
 

@@ -26,6 +26,7 @@ from tests.e2e.image import Layout
 from tests.e2e.tree import differences, scan
 from tests.images import Layer, image, layer, write_layout
 from tests.templates import convert_layout
+from tests.test_convert_model import archived
 from tests.test_overlay_model import Change, Model, RefusedError, parts
 from tests.test_tar import SPARSE_FORMS
 
@@ -136,7 +137,7 @@ def drawn(draw: random.Random) -> list[Layer]:
                 changes = together
         model.apply(changes)
         stack.append(changes)
-    return [layer(*(change.archived(made) for made, change in changes)) for changes in stack]
+    return [layer(*(archived(made, change) for made, change in changes)) for changes in stack]
 
 
 def agreed(
