@@ -1,11 +1,13 @@
-"""Run every measure and print a table: `python -m bench`, as root, about five minutes.
+"""Run every measure and print a table: `python -m bench`, as root, about six minutes.
 
-Each figure is a median over several runs, taken in turn with what it is compared with, so that a
-machine whose speed drifts drifts under both.  Nothing here passes or fails.
+The peers' pipeline is `skopeo copy`, `umoci unpack` and `tar | zstd -3 -T0`.  Each figure is a
+median over several runs, taken in turn with what it is compared with, so that a machine whose speed
+drifts drifts under both.  Nothing here passes or fails.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import statistics
@@ -13,18 +15,27 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
+from urllib.request import Request, urlopen
 
 from rich.console import Console
 from rich.table import Table
 
 from bench import image, limit
+from syncd.job import Cause, Silence
+from syncd.parts import assemble
+from syncd.reference import Reference
+from syncd.schedule import Schedule
+from syncd.settings import Config
 from tests import images
 from tests.e2e.command import CACHE, run
+from tests.e2e.daemon import Syncd
 from tests.e2e.debian import debian_root
 from tests.e2e.registry import Registry
 
 RUNS = 5
+TAGS = 1000
 PACKAGES = ("systemd-sysv", "sssd", "openssh-server", "python3", "nodejs", "git", "g++", "vim")
 SYNCD = Path(sys.executable).with_name("syncd")
 FOLDER = CACHE / "bench"
@@ -37,11 +48,13 @@ def main() -> None:
     shutil.rmtree(FOLDER, ignore_errors=True)
     FOLDER.mkdir(parents=True)
     os.chdir(FOLDER)
-    table = Table("measure", "syncd", "compared with", "theirs", "ratio", box=None)
+    table = Table("measure", "syncd", "compared with", "theirs", "ratio", "to reach", box=None)
     with Registry(FOLDER / "registry") as registry:
         push(registry)
         first(registry, table)
         later(registry, table)
+        tag(registry, TAGS)
+        asyncio.run(sweep(registry.address, table))
     memory(table)
     console.print(table)
     shutil.rmtree(FOLDER)
@@ -52,19 +65,24 @@ def push(registry: Registry) -> None:
     console.print("making the images from a Debian 13 root file system ...")
     root = debian_root(PACKAGES)
     layers = image.stack(root)
-    layout = images.write_layout(
+    images.write_layout(
         FOLDER / "layout",
         {
             "first": images.image(*layers),
             "topped": images.image(*layers, image.small_layer()),
             "rebuilt": images.image(*image.rebuilt(root)),
+            "tiny": images.image(image.small_layer()),
         },
     )
-    for tag in ("first", "topped", "rebuilt"):
-        run("skopeo", "copy", "-q", "--dest-tls-verify=false", f"oci:{layout}:{tag}",
-            f"docker://{registry.address}/bench/image:{tag}")  # fmt: skip
+    for name in ("first", "topped", "rebuilt", "tiny"):
+        push_one(name, f"{registry.address}/bench/image:{name}")
     size = sum(len(layer.plain) for layer in layers)
     console.print(f"{len(layers)} gzip layers, {size >> 20} MiB of tar; level 3; {RUNS} runs each")
+
+
+def push_one(name: str, reference: str) -> None:
+    source = f"oci:{FOLDER / 'layout'}:{name}"
+    run("skopeo", "copy", "-q", "--dest-tls-verify=false", source, f"docker://{reference}")
 
 
 def first(registry: Registry, table: Table) -> None:
@@ -75,54 +93,96 @@ def first(registry: Registry, table: Table) -> None:
         ours.append(timed(lambda: convert(reference)))
         theirs.append(timed(lambda: pipeline(reference)))
         least.append(limit.seconds(FOLDER / "layout", "first") / (os.cpu_count() or 1))
-    add(table, "registry to template", ours, "skopeo + umoci + tar | zstd -3 -T0", theirs)
-    add(table, "the same", ours, "cpu of the libraries alone / cores", least)
+    add(table, "registry to template", ours, ("the pipeline", theirs), "4.5")
+    add(table, "the same", ours, ("libraries' cpu / cores", least), "0.77")
 
 
 def later(registry: Registry, table: Table) -> None:
-    """Do what comes after the first conversion: nothing new, a new top layer, a weekly rebuild."""
+    """Do what the daemon does: a first sync, nothing new, a new top layer, a weekly rebuild."""
     repository = f"{registry.address}/bench/image"
     ours: dict[str, list[float]] = {"first": [], "unchanged": [], "topped": [], "rebuilt": []}
     theirs = []
-    for _ in range(RUNS):
-        shutil.rmtree("syncd-state", ignore_errors=True)
-        shutil.rmtree("syncd-storage", ignore_errors=True)
-        Path("syncd.toml").write_text(settings(registry.address))
-        ours["first"].append(timed(lambda: sync(f"{repository}:first")))
-        ours["unchanged"].append(timed(lambda: sync(f"{repository}:first")))
-        ours["topped"].append(timed(lambda: sync(f"{repository}:topped")))
-        ours["rebuilt"].append(timed(lambda: sync(f"{repository}:rebuilt")))
+    for nth in range(RUNS):
+        with Syncd(FOLDER / f"daemon{nth}", [f"{repository}:tiny"]) as daemon:
+            for name, times in ours.items():
+                wanted = "first" if name == "unchanged" else name
+                times.append(job_time(daemon, f"{repository}:{wanted}"))
+        shutil.rmtree(FOLDER / f"daemon{nth}")
         theirs.append(timed(lambda: pipeline(f"{repository}:topped")))
-    add(table, "a small layer more", ours["topped"], "the pipeline", theirs)
-    add(table, "weekly rebuild, 2 % changed", ours["rebuilt"], "our own first sync", ours["first"])
-    add(table, "unchanged, with process start", ours["unchanged"], "a process that only starts",
-        [timed(lambda: run(SYNCD, "--version")) for _ in range(RUNS)])  # fmt: skip
+    add(table, "first sync of the daemon", ours["first"], ("the pipeline", theirs), "")
+    add(table, "a small layer more", ours["topped"], ("the pipeline", theirs), "10")
+    add(
+        table,
+        "weekly rebuild, 2 % changed",
+        ours["rebuilt"],
+        ("the first sync", ours["first"]),
+        "2",
+    )
+    add(table, "unchanged", ours["unchanged"], ("the bound", [0.05]), "1")
+
+
+async def sweep(address: str, table: Table) -> None:
+    """Look at a thousand unchanged tags."""
+    reference = Reference.parse(f"{address}/bench/many")
+    parts = assemble(settings(reference), lambda _: Silence())
+    schedule = Schedule(parts.sync, parts.worker, parts.ledger)
+    (job,) = parts.worker.submit([reference], Cause.CLI)
+    await parts.worker.finished(job)
+    jobs = len(parts.ledger.jobs(2 * TAGS))
+    ours = []
+    for _ in range(RUNS):
+        began = time.perf_counter()
+        await schedule.sweep()
+        ours.append(time.perf_counter() - began)
+    assert len(parts.ledger.jobs(2 * TAGS)) == jobs > TAGS
+    await parts.close()
+    add(table, f"sweep of {TAGS} unchanged tags", ours, ("the bound", [5.0]), "1")
+
+
+def tag(registry: Registry, count: int) -> None:
+    """Give a tiny image so many tags: one blob, pushed once, and a manifest under each name."""
+    push_one("tiny", f"{registry.address}/bench/many:0")
+    url = f"http://{registry.address}/v2/bench/many/manifests"
+    kind = "application/vnd.oci.image.manifest.v1+json"
+    with urlopen(Request(f"{url}/0", headers={"Accept": kind})) as answer:
+        manifest = answer.read()
+    for nth in range(1, count):
+        headers = {"Content-Type": kind}
+        urlopen(Request(f"{url}/{nth}", manifest, headers, method="PUT")).close()
 
 
 def memory(table: Table) -> None:
     """Peak memory of a conversion of the 550 MiB image, and of one of 10 GiB."""
-    huge = images.write_layout(
-        FOLDER / "huge", {"huge": images.image(image.hollow_layer(10 << 30))}
-    )
     small = peak(f"oci:{FOLDER / 'layout'}:first")
-    large = peak(f"oci:{huge}:huge")
-    table.add_row("peak memory, 550 MiB image", f"{small:.0f} MiB", "an image of one 10 GiB file",
-                  f"{large:.0f} MiB", f"{large / small:.2f}")  # fmt: skip
+    large = peak(f"oci:{image.large_layout(FOLDER / 'large', 10 << 30)}")
+    ratio = f"{large / small:.2f}"
+    table.add_row("peak memory, 550 MiB image", f"{small:.0f} MiB", "a 10 GiB image",
+                  f"{large:.0f} MiB", ratio, "0.8 to 1.2")  # fmt: skip
+    console.print(f"peak memory: {small:.0f} MiB, of a 10 GiB image {large:.0f} MiB, {ratio}")
 
 
 def convert(reference: str) -> None:
     run(SYNCD, "convert", "--plain-http", "--json", reference, "ours.tar.zst")
 
 
-def sync(reference: str) -> None:
-    run(SYNCD, "--config", "syncd.toml", "sync", "--json", reference)
+def job_time(daemon: Syncd, reference: str) -> float:
+    """Return how long a job of the daemon takes, in seconds."""
+    (submitted,) = daemon.request_sync([reference]).body["jobs"]
+    job = daemon.finished(submitted["id"])
+    assert job["outcome"] in ("published", "unchanged"), job
+    began, ended = (datetime.fromisoformat(job[moment]) for moment in ("started", "finished"))
+    return (ended - began).total_seconds()
 
 
-def settings(address: str) -> str:
-    return (
-        '[state]\ndirectory = "syncd-state"\n'
-        f'[[registry]]\nhost = "{address}"\nplain_http = true\n'
-        '[[target]]\nname = "local"\ntype = "directory"\npath = "syncd-storage"\n'
+def settings(watched: Reference) -> Config:
+    """Return a configuration that watches every tag of a repository."""
+    return Config.model_validate(
+        {
+            "state": {"directory": "sweep-state"},
+            "registry": [{"host": watched.registry, "plain_http": True}],
+            "image": [{"repository": watched.name, "tags": ["re:."], "keep": 1000}],
+            "target": [{"name": "local", "type": "directory", "path": "sweep-storage"}],
+        }
     )
 
 
@@ -153,11 +213,13 @@ def timed(act: Callable[[], object]) -> float:
     return time.perf_counter() - began
 
 
-def add(table: Table, measure: str, ours: list[float], other: str, theirs: list[float]) -> None:
-    mine, their = statistics.median(ours), statistics.median(theirs)
-    ratio = f"{their / mine:.2f}"
-    table.add_row(measure, f"{mine:.2f} s", other, f"{their:.2f} s", ratio)
-    console.print(f"{measure}: {mine:.2f} s, {other}: {their:.2f} s, ratio {ratio}")
+def add(
+    table: Table, measure: str, ours: list[float], against: tuple[str, list[float]], goal: str
+) -> None:
+    mine, theirs = statistics.median(ours), statistics.median(against[1])
+    ratio = f"{theirs / mine:.2f}"
+    table.add_row(measure, f"{mine:.3f} s", against[0], f"{theirs:.3f} s", ratio, goal)
+    console.print(f"{measure}: {mine:.3f} s, {against[0]}: {theirs:.3f} s, ratio {ratio}")
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import io
 import random
 import tarfile
@@ -41,17 +42,43 @@ def small_layer() -> images.Layer:
     return images.layer_of(_tar(members))
 
 
-def hollow_layer(size: int) -> images.Layer:
-    """Return a layer of one sparse file of `size` bytes, all of them zeros when written out."""
-    records = {
-        "GNU.sparse.major": "1",
-        "GNU.sparse.minor": "0",
-        "GNU.sparse.name": "hollow",
-        "GNU.sparse.realsize": str(size),
+def large_layout(folder: Path, size: int) -> Path:
+    """Write an OCI layout of one gzip layer of `size` bytes in ten files, never held in memory.
+
+    It is made of equal gzip members (RFC 1952, section 2.2), each a MiB of a pattern.
+    """
+    chunk = random.Random(3).randbytes(8 << 10) * 128
+    stored_chunk = gzip.compress(chunk, 1, mtime=0)
+    growing = folder / "growing"
+    folder.mkdir()
+    plain, blob = hashlib.sha256(), hashlib.sha256()
+    with growing.open("wb") as file:
+
+        def put(content: bytes, stored: bytes | None = None) -> None:
+            stored = stored or gzip.compress(content, 1, mtime=0)
+            plain.update(content)
+            blob.update(stored)
+            file.write(stored)
+
+        for nth in range(10):
+            put(archives.member(f"large/{nth}", b"0", size=size // 10 // len(chunk) * len(chunk)))
+            for _ in range(size // 10 // len(chunk)):
+                put(chunk, stored_chunk)
+        put(archives.END)
+        length = file.tell()
+    layer = {
+        "mediaType": "application/vnd.oci.image.layer.v1.tar+gzip",
+        "digest": f"sha256:{blob.hexdigest()}",
+        "size": length,
     }
-    return images.layer(
-        archives.member("hollow", b"0", content=b"0\n".ljust(512, b"\0"), records=records)
-    )
+    config = {
+        "os": "linux",
+        "architecture": "amd64",
+        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{plain.hexdigest()}"]},
+    }
+    images.write_layout(folder, {"": images.described(config, [layer])})
+    growing.rename(folder / "blobs" / "sha256" / blob.hexdigest())
+    return folder
 
 
 def _cut(root: Path, size: int, layers: int, changed: float) -> Iterator[bytes]:

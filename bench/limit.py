@@ -1,7 +1,8 @@
 """What no implementation goes below: the processor time of the libraries alone.
 
 Digest and decompress every layer, digest what comes out, compress it: each on whole buffers in
-memory, nothing read, parsed or written in between.
+memory (the last four bytes of a gzip member are its plain size, RFC 1952), nothing read, parsed or
+written in between.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ def seconds(layout: Path, tag: str) -> float:
         stored = (layout / "blobs" / digest.algorithm / digest.encoded).read_bytes()
         began = time.process_time()
         hashlib.sha256(stored).digest()
-        plain = isal_zlib.decompress(stored, 31)
+        plain = isal_zlib.decompress(stored, 31, int.from_bytes(stored[-4:], "little"))
         hashlib.sha256(plain).digest()
         zstandard.ZstdCompressor(level=3).compress(plain)
         spent += time.process_time() - began

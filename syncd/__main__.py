@@ -22,7 +22,7 @@ def main() -> None:
     try:
         cli.app()
     except SyncdError as exc:
-        console.err.print(f"syncd: {exc}")
+        console.complain(f"syncd: {exc}")
         usage = ConfigError | InvalidReferenceError | RequestError
         sys.exit(2 if isinstance(exc, usage) else 1)
 

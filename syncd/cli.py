@@ -51,7 +51,7 @@ chosen = _Chosen()
 
 def _version(wanted: bool) -> None:
     if wanted:
-        console.out.print(f"syncd {__version__}")
+        console.say(f"syncd {__version__}")
         raise typer.Exit
 
 
@@ -184,7 +184,7 @@ def convert(
     if as_json:
         _print_json(result)
     else:
-        console.out.print(f"{output} {written.size / 1e6:.1f} MB {written.digest}")
+        console.say(f"{output} {written.size / 1e6:.1f} MB {written.digest}")
 
 
 @app.command()
@@ -208,7 +208,7 @@ def resolve(
         _print_json({"reference": str(reference), "volumes": found.volumes})
     else:
         for volume in found.volumes:
-            console.out.print(volume)
+            console.say(volume)
 
 
 @app.command()
@@ -252,9 +252,9 @@ def create(
     if as_json:
         _print_json(container_json(made))
     else:
-        console.out.print(f"{made.vmid} {made.node} {made.volume}")
+        console.say(f"{made.vmid} {made.node} {made.volume}")
     for warning in made.warnings:
-        console.err.print(f"warning: {warning}")
+        console.complain(f"warning: {warning}")
 
 
 @app.command()
@@ -269,8 +269,7 @@ def status(as_json: Json = False) -> None:
     if as_json:
         _print_json({"templates": [*map(template_json, templates)], "jobs": [*map(job_json, jobs)]})
     else:
-        console.out.print(console.templates_table(templates), "")
-        console.out.print(console.jobs_table(jobs))
+        console.show(console.templates_table(templates), console.jobs_table(jobs))
 
 
 @app.command()
@@ -302,7 +301,7 @@ def prune(dry_run: DryRun = False, as_json: Json = False) -> None:
     else:
         verb = "would delete" if dry_run else "deleted"
         for one in gone:
-            console.out.print(f"{verb} {' '.join(one.volumes)}")
+            console.say(f"{verb} {' '.join(one.volumes)}")
 
 
 async def _prune(parts: Parts, *, dry_run: bool) -> list[Template]:
@@ -328,9 +327,8 @@ def check(as_json: Json = False) -> None:
         _print_json([{"ok": f.ok, "subject": f.subject, "detail": f.detail} for f in found])
     else:
         for one in found:
-            mark = "[green]ok  [/]" if one.ok else "[red]FAIL[/]"
-            console.out.print(mark, end=" ", markup=True)
-            console.out.print(f"{one.subject}: {one.detail}")
+            mark = typer.style("ok  ", fg="green") if one.ok else typer.style("FAIL", fg="red")
+            console.say(f"{mark} {one.subject}: {one.detail}")
     if not all(one.ok for one in found):
         raise typer.Exit(1)
 
@@ -360,11 +358,11 @@ def _run(act: Callable[[Parts], Coroutine[Any, Any, T]], *, quiet: bool) -> T:
 
 def _tell(reference: Reference, outcome: Outcome | None) -> None:
     if outcome is None:
-        console.out.print(f"{reference}: would be published")
+        console.say(f"{reference}: would be published")
     elif outcome.result is Result.FAILED:
-        console.err.print(f"{reference}: failed: {outcome.message}")
+        console.complain(f"{reference}: failed: {outcome.message}")
     else:
-        console.out.print(f"{reference}: {outcome.result}: {' '.join(outcome.volumes)}")
+        console.say(f"{reference}: {outcome.result}: {' '.join(outcome.volumes)}")
 
 
 def _print_json(value: object) -> None:

@@ -1,4 +1,7 @@
-"""What a person sees: progress on a terminal, tables, and logs that fit where they are read."""
+"""What a person sees: lines, progress on a terminal, tables, and logs that fit where they are read.
+
+Rich is loaded only where it draws something: most commands print a line or two, and are to be fast.
+"""
 
 from __future__ import annotations
 
@@ -8,28 +11,20 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
-from rich.table import Table
+import typer
 
 from syncd.job import Advance, JobRecord
 from syncd.template import Template
 
-_PIPE_WIDTH = 240  # columns where nobody looks: a table is to be cut by grep, not by us
+if TYPE_CHECKING:
+    from rich.progress import Progress
+    from rich.table import Table
 
+_PIPE_WIDTH = 240  # columns where nobody looks: a table is to be cut by grep, not by us
 # Nothing is markup: messages and names may have any brackets.
-out = Console(highlight=False, soft_wrap=True, markup=False)
-if not out.is_terminal:
-    out.width = _PIPE_WIDTH
-err = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
+_PLAIN: dict[str, Any] = {"highlight": False, "soft_wrap": True, "markup": False}
 
 _VERBS = {
     "layer": "pulling",
@@ -37,6 +32,27 @@ _VERBS = {
     "publish": "publishing",
     "create": "creating",
 }
+
+
+def say(line: str) -> None:
+    """Print a line to standard output; colours only on a terminal."""
+    typer.echo(line)
+
+
+def complain(line: str) -> None:
+    """Print a line to standard error."""
+    typer.echo(line, err=True)
+
+
+def show(*tables: Table) -> None:
+    """Draw tables on standard output, one below the other."""
+    from rich.console import Console
+
+    out = Console(**_PLAIN)
+    if not out.is_terminal:
+        out.width = _PIPE_WIDTH
+    for table in tables:
+        out.print(table, "")
 
 
 class Bars:
@@ -58,7 +74,7 @@ class Lines:
     def begin(self, step: str, subject: str, total: int | None) -> Advance:
         """Print the line."""
         size = f" ({total / 1e6:.1f} MB)" if total else ""
-        err.print(f"{_VERBS.get(step, step)} {_short(subject)}{size}")
+        complain(f"{_VERBS.get(step, step)} {_short(subject)}{size}")
         return lambda _: None
 
 
@@ -67,7 +83,17 @@ def progress(*, quiet: bool) -> Iterator[Bars | Lines | None]:
     """Give a progress that suits standard error: bars, lines, or None when quiet."""
     if quiet:
         yield None
-    elif err.is_terminal:
+    elif sys.stderr.isatty():
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            DownloadColumn,
+            Progress,
+            TextColumn,
+            TimeRemainingColumn,
+            TransferSpeedColumn,
+        )
+
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
@@ -75,7 +101,7 @@ def progress(*, quiet: bool) -> Iterator[Bars | Lines | None]:
             TransferSpeedColumn(),
             TimeRemainingColumn(),
         )
-        with Progress(*columns, console=err) as drawn:
+        with Progress(*columns, console=Console(stderr=True, **_PLAIN)) as drawn:
             yield Bars(drawn)
     else:
         yield Lines()
@@ -83,6 +109,8 @@ def progress(*, quiet: bool) -> Iterator[Bars | Lines | None]:
 
 def templates_table(templates: Iterable[Template]) -> Table:
     """Return a table of published templates."""
+    from rich.table import Table
+
     table = Table("reference", "volume", "digest", "size", "published", box=None, pad_edge=False)
     for one in templates:
         table.add_row(
@@ -97,6 +125,8 @@ def templates_table(templates: Iterable[Template]) -> Table:
 
 def jobs_table(records: Iterable[JobRecord]) -> Table:
     """Return a table of jobs."""
+    from rich.table import Table
+
     table = Table("job", "reference", "cause", "created", "outcome", box=None, pad_edge=False)
     for one in records:
         said = f"{one.outcome.result}: {one.outcome.message}" if one.outcome else one.state.value

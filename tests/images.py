@@ -12,7 +12,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -89,15 +89,26 @@ def image(
         "config": dict(runtime or {}),
         "rootfs": {"type": "layers", "diff_ids": [digest(layer.plain) for layer in layers]},
     }
+    described_layers = [describe(layer.media_type(docker=docker), layer.stored) for layer in layers]
+    content = described(config, described_layers, docker=docker)
+    return Content(
+        content.descriptor, content.blobs | {digest(layer.stored): layer.stored for layer in layers}
+    )
+
+
+def described(
+    config: Mapping[str, Any], layers: Sequence[Mapping[str, Any]], *, docker: bool = False
+) -> Content:
+    """Return an image of this config and of layers of which only the descriptors are here."""
+    blobs: dict[str, bytes] = {}
     kind = f"{_DOCKER}container.image.v1+json" if docker else f"{_OCI}config.v1+json"
-    blobs = {digest(layer.stored): layer.stored for layer in layers}
     manifest = {
         "schemaVersion": 2,
         "mediaType": f"{_DOCKER}distribution.manifest.v2+json"
         if docker
         else f"{_OCI}manifest.v1+json",
         "config": _store(blobs, kind, json.dumps(config).encode()),
-        "layers": [describe(layer.media_type(docker=docker), layer.stored) for layer in layers],
+        "layers": list(layers),
     }
     return document(manifest, blobs)
 
