@@ -60,7 +60,6 @@ def convert(
     refuses, and whatever `open_blob` raises.
     """
     limits.check("layers", len(image.layers), "the number of layers")
-
     threads = min(os.cpu_count() or 1, 4)
 
     def attempt(spool: Spool, earlier: Sequence[tuple[Path, Table]] | None) -> rootfs.Written:

@@ -153,8 +153,9 @@ class _Contents:
     def begin(self, member: Member) -> None:
         """Decide where this member's content goes."""
         if is_large(member):
-            self._names = [b""] * -(-member.size // FRAME_MAX)
-            self._budget.metadata.take(len(self._names) * _NAME)
+            count = -(-member.size // FRAME_MAX)
+            self._budget.metadata.take(count * _NAME)
+            self._names = [b""] * count
             self._nth, self._left, self._room = 0, member.size, min(member.size, FRAME_MAX)
             member.frames, member.extents = self._names, ()
         else:

@@ -35,7 +35,7 @@ from syncd.spool import Spool
 from syncd.template import Format, Target
 
 _SETTLING = 3600.0  # seconds a finished file stays at least: its targets and further tags want it
-_SOURCES = 64  # earlier templates whose frames are looked at, the newest first
+_SOURCES = 32  # earlier templates whose frames are looked at, the newest first
 _TABLE = ".frames"  # behind a finished file's name: the table of its frames
 
 

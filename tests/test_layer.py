@@ -25,7 +25,7 @@ from syncd.limits import Budget, Limits
 from syncd.manifest import Descriptor, Layer
 from syncd.reference import Digest
 from syncd.spool import Spool
-from tests.archives import directory, file, member, symlink, tar
+from tests.archives import block, directory, file, member, symlink, tar
 from tests.images import Layer as Made
 from tests.images import describe, digest, layer_of
 
@@ -242,6 +242,17 @@ def test_bomb(compression: str, stored: bytes, tmp_path: Path) -> None:
     tracemalloc.start()
     with pytest.raises(LimitError, match=r"limits\.unpacked"):
         take(stored, compression, tmp_path, limits=Limits(unpacked=20 << 20))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 10 << 20
+
+
+def test_impossible_size(tmp_path: Path) -> None:
+    """A header that claims a size beyond all bounds takes no memory for it."""
+    plain = tar(block(b"a", size=b"\x80" + (1 << 59).to_bytes(11, "big")))
+    tracemalloc.start()
+    with pytest.raises(LimitError, match=r"limits\.metadata"):
+        take(plain, "", tmp_path, plain=plain)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 10 << 20
