@@ -7,7 +7,7 @@ a storage could have been changed there.
 An image that changed a little is made from what is here already: its unchanged layers lie unpacked,
 and what is the same in an earlier template is copied from there.  Finished files and unpacked
 layers stay as long as the cache's bound leaves room for them beside what came from registries;
-those that were not used for the longest time go first.  Nothing of it is needed: whatever is
+those that were made or used longest ago go first.  Nothing of it is needed: whatever is
 missing or damaged is made again.
 """
 
@@ -140,10 +140,12 @@ def _shelved(config: Config, draft: Path, image: Image, form: Format, written: W
 
 
 def _shrink(config: Config, cache: Cache) -> None:
-    """Drop what was not used for the longest time, until all is within the cache's bound."""
+    """Drop what was made or used longest ago, until all is within the cache's bound."""
     room = config.state.cache_max - cache.size()
-    layers, finished = _unpacked(config).glob("*"), _shelf(config).glob("*[!s]")
-    for path in sorted((*layers, *finished), key=_last_used, reverse=True):
+    files = [*_unpacked(config).glob("*"), *_shelf(config).glob("*")]
+    for path in sorted(files, key=_last_used, reverse=True):
+        if path.suffix == _TABLE:
+            continue  # it goes with its template
         with suppress(FileNotFoundError):  # another process dropped it
             found = path.stat()
             room -= found.st_size
