@@ -51,8 +51,8 @@ def show(*tables: Table) -> None:
     out = Console(**_PLAIN)
     if not out.is_terminal:
         out.width = _PIPE_WIDTH
-    for table in tables:
-        out.print(table, "")
+    for nth, table in enumerate(tables):
+        out.print(*[""] * (nth > 0), table, sep="\n")
 
 
 class Bars:
