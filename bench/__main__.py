@@ -8,6 +8,7 @@ drifts drifts under both.  Nothing here passes or fails.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import shutil
 import statistics
@@ -23,6 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench import image, limit
+from syncd.console import set_up_logs
 from syncd.job import Cause, Silence
 from syncd.parts import assemble
 from syncd.reference import Reference
@@ -40,7 +42,7 @@ PACKAGES = ("systemd-sysv", "sssd", "openssh-server", "python3", "nodejs", "git"
 SYNCD = Path(sys.executable).with_name("syncd")
 FOLDER = CACHE / "bench"
 
-console = Console(highlight=False, soft_wrap=True)
+console = Console(highlight=False, soft_wrap=True, width=140)
 
 
 def main() -> None:
@@ -124,6 +126,7 @@ def later(registry: Registry, table: Table) -> None:
 async def sweep(address: str, table: Table) -> None:
     """Look at a thousand unchanged tags."""
     reference = Reference.parse(f"{address}/bench/many")
+    set_up_logs(level=logging.CRITICAL)
     parts = assemble(settings(reference), lambda _: Silence())
     schedule = Schedule(parts.sync, parts.worker, parts.ledger)
     (job,) = parts.worker.submit([reference], Cause.CLI)
