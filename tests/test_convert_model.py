@@ -13,6 +13,7 @@ from itertools import count
 from pathlib import Path
 
 from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from syncd.blobs import Layout, Verified
 from syncd.convert import convert
@@ -25,9 +26,11 @@ from syncd.spool import Spool
 from tests import archives
 from tests.images import Layer, image, layer, write_layout
 from tests.templates import AMD64, read
-from tests.test_overlay_model import STACKS, Change, Model, RefusedError
+from tests.test_overlay_model import CHANGES, PATHS, Change, Model, RefusedError
 
-SIZES = (0, 5, 700, LARGE - 1, LARGE, LARGE + 1, FRAME_MAX + 3)
+SIZES = (LARGE, FRAME_MAX + 3, 5, LARGE - 1, 0)
+FILES = st.builds(Change, st.just("file"), PATHS)
+STACKS = st.lists(st.lists(st.one_of(FILES, FILES, CHANGES), max_size=7), max_size=4)
 
 
 def content(label: int) -> bytes:
