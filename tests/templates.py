@@ -119,7 +119,9 @@ def entries(plain: bytes) -> list[Entry]:
 
 
 def _entry(archive: tarfile.TarFile, info: tarfile.TarInfo) -> Entry:
-    reader = archive.extractfile(info) if info.isreg() or info.islnk() else None
+    # A hard link may be one to a symlink, which tarfile would follow.
+    source = archive.getmember(info.linkname) if info.islnk() else info
+    reader = archive.extractfile(source) if source.isreg() else None
     text = info.pax_headers.get("mtime")
     return Entry(
         os.fsencode(info.name) + b"/" * info.isdir(),

@@ -61,8 +61,8 @@ def test_whole_or_not_at_all(tmp_path: Path, flushed: list[str]) -> None:
 def test_flushed_on_the_way(tmp_path: Path, flushed: list[str]) -> None:
     """A large file goes to the disk while it is written."""
     write(tmp_path / "template", 40, then=lambda: flushed.append("written"))
-    assert flushed[0] == "fdatasync"
-    assert flushed[-2:] == ["written", "fsync"]
+    assert "fdatasync" in flushed[: flushed.index("written")]
+    assert flushed[-1] == "fsync"
     assert (tmp_path / "template").read_bytes() == CHUNK * 40
 
 
