@@ -67,19 +67,18 @@ def convert(
             frames = stack.enter_context(Frames(level, spool.new(), earlier))
             pressing = stack.enter_context(ThreadPoolExecutor(threads, "compress"))
             means = Means(spool, frames, pressing, Budget(limits))
-            layers = _unpacked(image.layers, open_blob, means, progress)
-            for layer in layers.values():
-                stack.enter_context(layer)
-            in_order = [layers[layer] for layer in image.layers]
             tree = Tree(limits)
-            for layer in in_order:
+            contents = []
+            layers = _unpacked(image.layers, open_blob, means, progress)
+            for layer in stack.enter_context(layers):
                 tree.apply(layer.members)
+                contents.append(layer.fd)
             with draft(output) as file:
                 if form is Format.OCI:
                     ociarchive.begin(file, image)
                 written = rootfs.write(
                     tree.plan(),
-                    [layer.fd for layer in in_order],
+                    contents,
                     file,
                     frames=frames,
                     allowance=Allowance(limits, "unpacked", "the size of all files"),
@@ -111,10 +110,14 @@ def _archived(
     return replace(layer, size=size, digest=digest)
 
 
+@contextmanager
 def _unpacked(
     layers: tuple[Layer, ...], open_blob: Open, means: Means, progress: Progress
-) -> dict[Layer, Unpacked]:
-    """Unpack each different layer once, several at a time; nothing stays open on a failure."""
+) -> Iterator[Iterator[Unpacked]]:
+    """Give the layers in their order, each different one unpacked once, several at a time.
+
+    They stay open as long as the context.
+    """
 
     def one(layer: Layer, advance: Advance) -> Unpacked:
         kept = recall(layer, means)
@@ -131,13 +134,12 @@ def _unpacked(
             advance = progress.begin("layer", str(blob.digest), blob.size)
             running[layer] = pool.submit(one, layer, advance)
         try:
-            return {layer: future.result() for layer, future in running.items()}
-        except BaseException:
+            yield (running[layer].result() for layer in layers)
+        finally:
             pool.shutdown(cancel_futures=True)
             for future in running.values():
                 if not future.cancelled() and future.exception() is None:
                     future.result().close()
-            raise
 
 
 @contextmanager

@@ -32,7 +32,7 @@ from syncd.tar import Parser
 # isal's own stubs call its error an instance.
 _GzipError = cast(type[Exception], igzip_lib.IsalError)
 
-_READ = 256 << 10
+_READ = 512 << 10
 _PLAIN = 1 << 20
 _ZSTD_WINDOW_MAX = 1 << 27  # as the zstd command allows without --long: zstd(1)
 _UNDER_WAY = 2  # frames of one layer that are pressed, or wait for it, while it comes in
@@ -194,7 +194,7 @@ class _Contents:
         self._parts, self._room = [], min(self._left, FRAME_MAX)
 
     def _put(self, names: list[bytes], nth: int, parts: list[memoryview]) -> None:
-        names[nth] = self._means.frames.put(b"".join(parts))
+        names[nth] = self._means.frames.put(parts[0] if len(parts) == 1 else b"".join(parts))
 
     def _flush(self) -> None:
         self._scratch.append(self._small)

@@ -53,6 +53,7 @@ class Allowance:
         self._whole = whole
         self._limits = limits
         self._bound = bound
+        self._most: int = getattr(limits, bound)
         self._subject = subject
         self._used = 0
         self._lock = threading.Lock()
@@ -66,7 +67,8 @@ class Allowance:
         """Use up `amount`; raise LimitError when the bound is passed."""
         with self._lock:
             self._used += amount
-            self._limits.check(self._bound, self._used, self._subject)
+            if self._used > self._most:
+                self._limits.check(self._bound, self._used, self._subject)
         if self._whole is not None:
             self._whole.take(amount)
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from zlib import adler32
 
 BLOCK = 512
@@ -67,6 +68,17 @@ def header(member: Member) -> bytes:
     The result depends on the member only.  Names go into PAX records byte for byte, UTF-8 or
     not: that is what GNU tar writes and reads (its `hdrcharset` support is nil).
     """
+    seconds, fraction = divmod(member.mtime, 10**9)
+    if not (
+        fraction
+        or member.xattrs
+        or len(member.name) > 100
+        or len(member.target) > 100
+        or max(member.uid, member.gid) > 0o7777777
+        or member.size > 0o77777777777
+        or not 0 <= seconds <= 0o77777777777
+    ):
+        return _ustar_block(member, seconds)
     records: list[tuple[bytes, bytes]] = []
     if len(member.name) > 100:
         records.append((b"path", member.name))
@@ -79,13 +91,10 @@ def header(member: Member) -> bytes:
     ):
         if value > most:
             records.append((key, b"%d" % value))
-    seconds, fraction = divmod(member.mtime, 10**9)
     if fraction or not 0 <= seconds <= 0o77777777777:
         records.append((b"mtime", _time_text(member.mtime)))
     records += [(XATTR + key, value) for key, value in member.xattrs.items()]
     block = _ustar_block(member, min(max(seconds, 0), 0o77777777777))
-    if not records:
-        return block
     payload = b"".join(_record(key, value) for key, value in records)
     extended = Member(b"././@PaxHeader", b"x", 0, 0, 0, 0, len(payload))
     return b"".join((_ustar_block(extended, 0), payload, padding(len(payload)), block))
@@ -93,29 +102,34 @@ def header(member: Member) -> bytes:
 
 def _ustar_block(member: Member, seconds: int) -> bytes:
     major, minor = member.device
-    size = 0 if member.size > 0o77777777777 else member.size
-    block = bytearray(
-        FIELDS.pack(
-            member.name[:100],
-            b"%07o\0" % member.mode,
-            b"%07o\0" % (member.uid if member.uid <= 0o7777777 else 0),
-            b"%07o\0" % (member.gid if member.gid <= 0o7777777 else 0),
-            b"%011o\0" % size,
-            b"%011o\0" % seconds,
-            b" " * 8,
-            member.kind,
-            member.target[:100],
-            b"ustar\0",
-            b"00",
-            b"",
-            b"",
-            b"%07o\0" % major,
-            b"%07o\0" % minor,
-            b"",
-        ).ljust(BLOCK, b"\0")
+    block = FIELDS.pack(
+        member.name[:100],
+        _octal(7, member.mode),
+        _octal(7, member.uid if member.uid <= 0o7777777 else 0),
+        _octal(7, member.gid if member.gid <= 0o7777777 else 0),
+        _octal(11, member.size if member.size <= 0o77777777777 else 0),
+        _octal(11, seconds),
+        b" " * 8,
+        member.kind,
+        member.target[:100],
+        b"ustar\0",
+        b"00",
+        b"",
+        b"",
+        _octal(7, major),
+        _octal(7, minor),
+        b"",
     )
-    block[148:156] = b"%06o\0 " % total(block)
-    return bytes(block)
+    return b"%b%06o\0 %b%b" % (block[:148], total(block), block[156:], _REST)
+
+
+_REST = bytes(BLOCK - FIELDS.size)
+
+
+@lru_cache(4096)
+def _octal(digits: int, value: int) -> bytes:
+    """Write a numeric field; most fields of an archive recur."""
+    return b"%0*o\0" % (digits, value)
 
 
 def total(block: bytes | bytearray) -> int:

@@ -23,6 +23,7 @@ _OPAQUE = b".wh..wh..opq"
 _SYMLINKS_FOLLOWED = 40  # as many as Linux follows: MAXSYMLINKS, linux/namei.h
 _STEPS_AN_ENTRY = 64  # parts of paths walked, on average: bounds the time, as memory is bounded
 _LONGEST_NAME = 255  # NAME_MAX, linux/limits.h
+_ODD_BEGINNINGS = (b"", b"/", b".")  # of paths that may not be in their normal form
 
 
 class Inode:
@@ -247,6 +248,15 @@ def _split(path: bytes) -> tuple[bytes, bytes]:
 
     Every name means a place below the image's root, absolute or not.
     """
+    name = path.removeprefix(b"./")
+    if (
+        len(name) <= _LONGEST_NAME
+        and name[:1] not in _ODD_BEGINNINGS
+        and b"/." not in name
+        and b"//" not in name
+    ):
+        parent, _, last = name.removesuffix(b"/").rpartition(b"/")
+        return parent, last
     parts = [part for part in path.split(b"/") if part not in (b"", b".")]
     if b".." in parts:
         raise ImageError(f"the path {quote(path)} climbs out with '..'")
@@ -275,6 +285,8 @@ def _implied_directory() -> Directory:
 
 
 def _renamed(member: Member, path: bytes) -> Member:
+    if member.name == path:
+        return member
     return Member(
         path,
         member.kind,

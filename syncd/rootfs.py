@@ -12,18 +12,18 @@ Memory is bounded by a few frames, whatever the size of a file or of the image.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple, Self
 from zlib import crc32
 
 import zstandard
 
+from syncd.digesting import Digester, Follower
 from syncd.errors import StorageError
 from syncd.frames import FRAME_MAX, LARGE, Frame, Frames, Table
 from syncd.limits import Allowance
@@ -34,7 +34,7 @@ from syncd.reference import Digest
 FRAME_MIN = 128 << 10
 """Bytes that a frame of small files has at least before a name can end it."""
 _CUT_EVERY = 16  # members, on average, once a frame has its least size
-_BATCH = 1 << 20  # plain bytes that a thread takes at a time, at least
+_UNDER_WAY = 8 << 20  # plain bytes that are compressed, or wait for it, at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,48 +101,72 @@ class _Recipe:
             at = end
 
 
-@dataclass(slots=True)
-class _Batch:
-    """Frames that are written one behind the other: what they hold, and what became of it."""
-
-    stored: list[bytes]
-    frames: list[Frame]
-    plain_size: int
-    plain: list[bytes]
-
-
-@dataclass(frozen=True, slots=True)
-class _Pressed:
+class _Pressed(NamedTuple):
     """A frame that is here already: its name, and the size of its plain bytes."""
 
     name: bytes
     size: int
 
 
-class _Press:
-    """Makes the frames of a template; used by several threads."""
+class _Made(NamedTuple):
+    """A frame, its bytes, and what they hold: the size, and the plain bytes if they are wanted."""
 
-    def __init__(self, frames: Frames, *, keep_plain: bool) -> None:
+    frame: Frame
+    stored: bytes
+    size: int
+    plain: bytes
+
+
+class _Press:
+    """Makes the frames of a template on several threads, and gives them in their order."""
+
+    def __init__(self, frames: Frames, threads: int, *, keep_plain: bool) -> None:
         self._frames = frames
         self._keep_plain = keep_plain
         self._own = threading.local()
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="compress")
+        self._waiting: deque[_Pressed | Future[_Made]] = deque()
+        self._under_way = 0
 
-    def make(self, parts: Sequence[_Recipe | _Pressed]) -> _Batch:
-        """Return the frames of these parts of the tar."""
-        batch = _Batch([], [], sum(part.size for part in parts), [])
-        for part in parts:
-            if isinstance(part, _Pressed):
-                frame, stored = self._frames.get(part.name)
-                plain = self._plain(stored) if self._keep_plain else b""
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._threads.shutdown(cancel_futures=True)
+
+    def add(self, part: _Recipe | _Pressed) -> None:
+        """Take the next part of the tar."""
+        if isinstance(part, _Pressed) and not self._keep_plain:
+            self._waiting.append(part)
+        else:
+            self._waiting.append(self._threads.submit(self._make, part))
+            self._under_way += part.size
+
+    def made(self, most: int) -> Iterator[_Made]:
+        """Yield the next frames that are made, and wait while more than `most` bytes are not."""
+        while self._waiting:
+            first = self._waiting[0]
+            if isinstance(first, _Pressed):
+                self._waiting.popleft()
+                yield self._make(first)
+            elif first.done() or self._under_way > most:
+                self._waiting.popleft()
+                made = first.result()
+                self._under_way -= made.size
+                yield made
             else:
-                buffer = self._buffer()[: part.size]
-                part.fill(buffer)
-                frame, stored = self._frames.make(buffer)
-                plain = bytes(buffer) if self._keep_plain else b""
-            batch.frames.append(frame)
-            batch.stored.append(stored)
-            batch.plain.append(plain)
-        return batch
+                break
+
+    def _make(self, part: _Recipe | _Pressed) -> _Made:
+        if isinstance(part, _Pressed):
+            frame, stored = self._frames.get(part.name)
+            plain = self._plain(stored) if self._keep_plain else b""
+        else:
+            buffer = self._buffer()[: part.size]
+            part.fill(buffer)
+            frame, stored = self._frames.make(buffer)
+            plain = bytes(buffer) if self._keep_plain else b""
+        return _Made(frame, stored, part.size, plain)
 
     def _buffer(self) -> memoryview:
         if not hasattr(self._own, "buffer"):
@@ -176,53 +200,46 @@ def write(
     StorageError when a disk fails, LostFrameError when one of the frames does.
     """
     threads = threads or min(os.cpu_count() or 1, 4)
-    press = _Press(frames, keep_plain=with_diff_id)
-    whole, plain = hashlib.sha256(), hashlib.sha256()
-    start = output.tell()
-    size = plain_size = 0
+    start = end = output.tell()
+    plain_size = 0
     written: list[Frame] = []
+    with (
+        _Press(frames, threads, keep_plain=with_diff_id) as press,
+        Follower(output.fileno(), start) as whole,
+        Digester() as plain,
+    ):
 
-    def finish(made: Future[_Batch]) -> None:
-        nonlocal size, plain_size
-        batch = made.result()
+        def put(most: int) -> None:
+            nonlocal end, plain_size
+            for made in press.made(most):
+                output.write(made.stored)
+                end += made.frame.size
+                if whole.is_behind(end):
+                    output.flush()
+                    whole.follow(end)
+                if with_diff_id:
+                    plain.update(made.plain)
+                written.append(made.frame)
+                plain_size += made.size
+                advance(made.size)
+
         try:
-            for content in batch.stored:
-                output.write(content)
-                whole.update(content)
-                size += len(content)
+            for part in _parts(plan, contents, allowance):
+                press.add(part)
+                put(_UNDER_WAY)
+            put(0)
+            output.flush()
         except OSError as exc:
             raise StorageError(
                 f"the template cannot be written: {exc.strerror}", "make room on its disk"
             ) from exc
-        for content in batch.plain:
-            plain.update(content)
-        written.extend(batch.frames)
-        plain_size += batch.plain_size
-        advance(batch.plain_size)
-
-    under_way: deque[Future[None]] = deque()
-    with (
-        ThreadPoolExecutor(threads, thread_name_prefix="compress") as pressing,
-        ThreadPoolExecutor(1, thread_name_prefix="compressed") as finishing,
-    ):
-        try:
-            for batch in _batches(_parts(plan, contents, allowance)):
-                under_way.append(finishing.submit(finish, pressing.submit(press.make, batch)))
-                if len(under_way) > threads + 2:
-                    under_way.popleft().result()
-            for finished in under_way:
-                finished.result()
-        except BaseException:
-            finishing.shutdown(wait=False, cancel_futures=True)
-            pressing.shutdown(wait=False, cancel_futures=True)
-            raise
-    return Written(
-        size,
-        plain_size,
-        Digest("sha256", whole.hexdigest()),
-        Digest("sha256", plain.hexdigest()) if with_diff_id else None,
-        Table(frames.level, start, tuple(written)) if frames.remembered else None,
-    )
+        return Written(
+            end - start,
+            plain_size,
+            whole.digest(end),
+            plain.digest() if with_diff_id else None,
+            Table(frames.level, start, tuple(written)) if frames.remembered else None,
+        )
 
 
 def _parts(
@@ -277,23 +294,12 @@ def _pieces(
     yield END_OF_ARCHIVE
 
 
-def _batches(parts: Iterable[_Recipe | _Pressed]) -> Iterator[list[_Recipe | _Pressed]]:
-    """Put frames together until a thread has enough to do."""
-    batch: list[_Recipe | _Pressed] = []
-    size = 0
-    for part in parts:
-        batch.append(part)
-        size += part.size
-        if size >= _BATCH:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
-
-
 def _read_into(fd: int, offset: int, buffer: memoryview) -> None:
     while buffer:
-        got = os.preadv(fd, [buffer], offset)
+        try:
+            got = os.preadv(fd, [buffer], offset)
+        except OSError as exc:
+            raise StorageError(f"a spool file cannot be read: {exc.strerror}") from exc
         if not got:
             raise StorageError("a spool file is shorter than it was when it was written")
         buffer = buffer[got:]

@@ -36,7 +36,9 @@ from syncd.member import (
 
 _WITHOUT_CONTENT = (HARD_LINK, SYMLINK, CHARACTER_DEVICE, BLOCK_DEVICE, DIRECTORY, FIFO)
 _GNU_SPARSE = b"S"
+_SPARSE = re.compile(rb"GNU\.sparse\.")
 _OCTAL = re.compile(rb"-?[0-7]+")
+_CHARGE = 16 << 10  # bytes of metadata that are charged at a time, since that takes a lock
 _EXTENT = 24  # bytes that a stretch of a sparse file counts as: three numbers
 _LARGEST = 1 << 60
 _LATEST = (1 << 62) * 10**9
@@ -70,6 +72,7 @@ class Parser:
         self._content = 0
         self._limits = limits
         self._metadata = metadata or Allowance(limits, "metadata", "the metadata of the archive")
+        self._held = 0
         self._position = 0
         self._pending = b""
         self._skip = 0
@@ -110,7 +113,8 @@ class Parser:
         return passed
 
     def close(self) -> None:
-        """Tell the parser that the archive ended; raise ImageError if it was cut."""
+        """Tell the parser that the archive ended; raise ImageError if it was cut, or LimitError."""
+        self._charge()
         if self._pending or not self._between_members or 0 < self._skip < _LARGEST // 2:
             raise ImageError(f"the tar archive is cut short near byte {self._position}")
 
@@ -179,7 +183,7 @@ class Parser:
             stored = pax.decimal(records, b"size", header.size)
         if kind in _WITHOUT_CONTENT:
             stored = 0
-        elif kind == FILE and not any(key.startswith(b"GNU.sparse.") for key in records):
+        elif kind == FILE and not (records and any(map(_SPARSE.match, records))):
             member.size = stored
             if stored:
                 member.extents = ((0, stored, self._position),)
@@ -256,13 +260,21 @@ class Parser:
             raise ImageError(
                 f"a member near byte {self._position} has an unusable name: {quote(name)}"
             )
-        if member.kind in (SYMLINK, HARD_LINK) and not target:
+        if not target and member.kind in (SYMLINK, HARD_LINK):
             raise ImageError(f"the link {quote(name)} has no target")
         for key, value in member.xattrs.items():
             held += len(key) + len(value)
-        self._metadata.take(held + _EXTENT * len(member.extents))
+        self._held += held + _EXTENT * len(member.extents)
+        if self._held >= _CHARGE:
+            self._charge()
         self.members.append(member)
-        self._limits.check("entries", len(self.members), "the number of members")
+        if len(self.members) > self._limits.entries:
+            self._limits.check("entries", len(self.members), "the number of members")
+
+    def _charge(self) -> None:
+        """Use up what the members since the last time hold."""
+        held, self._held = self._held, 0
+        self._metadata.take(held)
 
 
 class _Header:
@@ -275,15 +287,18 @@ class _Header:
     def __init__(self, block: bytes, start: int) -> None:
         (name, mode, uid, gid, size, mtime, checksum, self.kind, target,
          magic, _, _, _, major, minor, prefix) = FIELDS.unpack_from(block)  # fmt: skip
-        _verify_checksum(block, checksum, start)
         self.block, self.start = block, start
         self.name = name.split(b"\0", 1)[0]
         self.target = target.split(b"\0", 1)[0]
-        self.mode = _number(mode, start)
-        self.uid = _number(uid, start)
-        self.gid = _number(gid, start)
-        self.size = _number(size, start)
-        self.mtime = _number(mtime, start)
+        try:
+            _verify_checksum(block, checksum, start)
+            self.mode = _decoded(mode)
+            self.uid = _decoded(uid)
+            self.gid = _decoded(gid)
+            self.size = _decoded(size)
+            self.mtime = _decoded(mtime)
+        except ValueError as exc:
+            raise _bad_number(exc, start) from None
         if self.size < 0 or self.uid < 0 or self.gid < 0:
             raise ImageError(f"the tar header at byte {start} has a negative size or owner")
         if magic == b"ustar\0":
@@ -301,7 +316,7 @@ class _Header:
 
 def _verify_checksum(block: bytes, stored: bytes, start: int) -> None:
     """Compare with the sum of all bytes, the checksum's own read as spaces (POSIX ustar)."""
-    expected = _number(stored, start)
+    expected = _decoded(stored)
     found = total(block) - sum(stored) + 8 * 0x20
     if found == expected:
         return
@@ -311,22 +326,29 @@ def _verify_checksum(block: bytes, stored: bytes, start: int) -> None:
 
 
 def _number(text: bytes, start: int) -> int:
-    """Read a numeric field; raise ImageError when it is none."""
-    value = _decoded(text)
-    if value is None:
-        raise ImageError(f"the tar header at byte {start} has a bad number {text!r}")
-    return value
+    """Read a numeric field of the header at byte `start`; raise ImageError when it is none."""
+    try:
+        return _decoded(text)
+    except ValueError as exc:
+        raise _bad_number(exc, start) from None
+
+
+def _bad_number(exc: ValueError, start: int) -> ImageError:
+    return ImageError(f"the tar header at byte {start} has a bad number {exc}")
 
 
 @lru_cache(4096)
-def _decoded(text: bytes) -> int | None:
-    """Read octal, or GNU's base-256 when the first bit is set; most fields of an archive recur."""
+def _decoded(text: bytes) -> int:
+    """Read octal, or GNU's base-256 when the first bit is set; raise ValueError.
+
+    Most fields of an archive recur.
+    """
     if text[0] & 0x80:
         value = int.from_bytes(text, "big", signed=text[0] == 0xFF)
         return value if text[0] == 0xFF else value - (0x80 << 8 * (len(text) - 1))
     digits = text.split(b"\0", 1)[0].strip(b" ")
     if digits and not _OCTAL.fullmatch(digits):
-        return None
+        raise ValueError(repr(text))
     return int(digits or b"0", 8)
 
 

@@ -313,6 +313,24 @@ def test_shortened_spool() -> None:
         written(plan(regular(b"./a", 1000)), NOISE[:999])
 
 
+def test_unreadable_spool() -> None:
+    """A spool file that cannot be read is not taken for a template that cannot be written."""
+    with (
+        Path("/dev/null").open("wb") as unreadable,
+        tempfile.TemporaryFile() as output,
+        none_yet() as frames,
+        pytest.raises(StorageError, match="spool file cannot be read: Bad file descriptor"),
+    ):
+        write(
+            plan(regular(b"./a", 1000)),
+            [unreadable.fileno()],
+            output,
+            frames=frames,
+            allowance=Allowance(Limits(), "unpacked", "the size of all files"),
+            advance=lambda _: None,
+        )
+
+
 def test_stop() -> None:
     """Whoever is told of the progress may stop it."""
 
