@@ -69,7 +69,8 @@ class Tree:
         """Lay the next layer over the tree; raise ImageError where the layer is not possible.
 
         Whiteouts hide what lower layers brought, never their own layer's members, wherever
-        they stand in the archive: so they all go first.
+        they stand in the archive: so they all go first.  For the same reason none reaches through
+        a symlink that a directory of its own layer takes the place of.
         """
         whiteouts: list[tuple[bytes, bytes]] = []
         others: list[tuple[bytes, bytes, Member]] = []
@@ -80,7 +81,13 @@ class Tree:
                 whiteouts.append((parent, name))
             elif not (parent.startswith(_WHITEOUT) or b"/" + _WHITEOUT in parent):
                 others.append((parent, name, member))
-        self._hide(whiteouts)
+        if whiteouts:
+            made = {
+                parent + b"/" + name if parent else name
+                for parent, name, member in others
+                if member.kind == DIRECTORY
+            }
+            self._hide([one for one in whiteouts if not self._replaces_link(one[0], made)])
         for parent, name, member in others:
             self._add(parent, name, member)
         self._layers += 1
@@ -136,6 +143,19 @@ class Tree:
         """Bound what the tree may hold: members, and directories that they imply."""
         self._entries += 1
         self._limits.check("entries", self._entries, "the number of members in all layers")
+
+    def _replaces_link(self, path: bytes, made: set[bytes]) -> bool:
+        """Tell whether one of the directories `made` replaces a symlink on the way of a path."""
+        above = here = b""
+        for name in filter(None, path.split(b"/")):
+            self._steps += 1
+            above, here = here, here + b"/" + name if here else name
+            if here in made:
+                folder = self._directory(above, create=False)
+                inode = folder.children.get(name) if folder else None
+                if inode is not None and inode.member.kind == SYMLINK:
+                    return True
+        return False
 
     def _hide(self, whiteouts: list[tuple[bytes, bytes]]) -> None:
         """Remove what the whiteouts name; all are resolved before the first takes effect."""

@@ -199,12 +199,26 @@ WHITEOUTS: dict[str, tuple[Layers, Lines]] = {
         [[file("c/b", b"1"), symlink("a", "c")], [whiteout("a/b")]],
         {"./a": "-> c", "./c/": ""},
     ),
-    "where its parent stands in the lower layers, not in its own": (
+    "not through a symlink that a folder of its own layer replaces": (
         [
             [file("c/b", b"1"), symlink("a", "c")],
-            [directory("a"), file("a/b", b"2"), whiteout("a/b")],
+            [whiteout("a/b"), directory("a"), file("a/b", b"2")],
         ],
-        {"./a/": "", "./a/b": "2", "./c/": ""},
+        {"./a/": "", "./a/b": "2", "./c/": "", "./c/b": "1"},
+    ),
+    "not below such a folder either": (
+        [
+            [file("c/d/b", b"1"), symlink("a", "c")],
+            [directory("a"), directory("a/d"), whiteout("a/d/b")],
+        ],
+        {"./a/": "", "./a/d/": "", "./c/": "", "./c/d/": "", "./c/d/b": "1"},
+    ),
+    "through a symlink above a folder that is there": (
+        [
+            [file("c/d/b", b"1"), symlink("a", "c")],
+            [directory("a/d"), whiteout("a/d/b")],
+        ],
+        {"./a": "-> c", "./c/": "", "./c/d/": ""},
     ),
     "through a symlink that the same layer hides": (
         [[file("c/b", b"1"), symlink("a", "c")], [whiteout("a"), whiteout("a/b")]],
@@ -259,6 +273,17 @@ OPAQUE: dict[str, tuple[Layers, Lines]] = {
     "of the root": (
         [[file("a/b", b"1"), file("c", b"2")], [file("d", b"3"), opaque("")]],
         {"./d": "3"},
+    ),
+    "leaves alone what a symlink led to that its own folder replaces": (
+        [
+            [file("run/pid", b"1"), directory("var"), symlink("var/run", "/run")],
+            [directory("var/run"), opaque("var/run"), file("var/run/app", b"2")],
+        ],
+        {"./run/": "", "./run/pid": "1", "./var/": "", "./var/run/": "", "./var/run/app": "2"},
+    ),
+    "of a folder that replaces a symlink to itself": (
+        [[symlink("a", "a")], [opaque("a"), directory("a"), file("a/b", b"1")]],
+        {"./a/": "", "./a/b": "1"},
     ),
     "of a missing folder does nothing": ([[file("a", b"1")], [opaque("b")]], {"./a": "1"}),
     "through a symlink": (

@@ -71,7 +71,10 @@ class Model:
     def apply(self, layer: list[tuple[int, Change]]) -> None:
         """Lay one layer over it: markers first, and by what stood there before any of them."""
         hidden: list[Path] = []
+        made = [parts(change.path) for _, change in layer if change.act == "directory"]
         for _, change in layer:
+            if change.act in ("whiteout", "opaque") and self.replaced(change, made):
+                continue
             if change.act == "whiteout":
                 *parent, name = parts(change.path)
                 folder = self.folder(parent, make=False)
@@ -86,6 +89,17 @@ class Model:
         for label, change in layer:
             if change.act not in ("whiteout", "opaque"):
                 self.add(label, change)
+
+    def replaced(self, change: Change, made: list[list[str]]) -> bool:
+        """Tell whether a marker lies in a directory that replaces a symlink in this very layer."""
+        inside = parts(change.path)[: -1 if change.act == "whiteout" else None]
+        for depth in range(1, len(inside) + 1):
+            if inside[:depth] in made:
+                folder = self.folder(inside[: depth - 1], make=False)
+                there = self.table.get((*folder, inside[depth - 1])) if folder is not None else None
+                if there is not None and there.kind == SYMLINK:
+                    return True
+        return False
 
     def add(self, label: int, change: Change) -> None:
         """Put one member where it belongs, over what stands there."""
