@@ -17,8 +17,9 @@ def main() -> None:
     """Run `syncd`; exit 0 when done, 1 when failed, 2 on bad usage or configuration."""
     from syncd import cli, console
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # nohup(1)
+            signal.signal(number, _interrupt)
     try:
         cli.app()
     except SyncdError as exc:

@@ -19,11 +19,16 @@ class SyncdError(Exception):
 
     def __init__(self, what: str, hint: str = "") -> None:
         super().__init__(what, hint)
-        self.what = what
-        self.hint = hint
+        self.what = _line(what)
+        self.hint = _line(hint)
 
     def __str__(self) -> str:
         return f"{self.what}; {self.hint}" if self.hint else self.what
+
+
+def _line(text: str) -> str:
+    """Keep a text that may quote an image on one line, and harmless to a terminal."""
+    return "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)
 
 
 class InvalidReferenceError(SyncdError):

@@ -155,13 +155,27 @@ class Index:
         )
 
 
+def check_layout(marker: bytes, place: str) -> None:
+    """Check the file `oci-layout` of a layout: its version must be one that is read here."""
+    version = parse_json(marker, place).get("imageLayoutVersion")
+    if not isinstance(version, str) or not version.startswith("1."):
+        raise ImageError(
+            f"{place} is of image layout version {version!r:.40}", "syncd reads version 1.0.0"
+        )
+
+
 def named(index: bytes, name: str, place: str) -> Descriptor:
     """Return the entry of a layout's `index.json` that has this name, or the only one there is.
 
-    The name is the annotation `org.opencontainers.image.ref.name` (image-layout.md).
+    The name is the annotation `org.opencontainers.image.ref.name` (image-layout.md).  Entries of
+    other media types than an image's are passed over (image-index.md).
     """
-    entries = _sequence(parse_json(index, place).get("manifests"), f"{place}.manifests")
-    found = [Descriptor.parse(e, f"{place}.manifests[{i}]") for i, e in enumerate(entries)]
+    fields = parse_json(index, place)
+    if fields.get("schemaVersion", 2) != 2:
+        raise ImageError(f"{place} is not of schema version 2")
+    entries = _sequence(fields.get("manifests"), f"{place}.manifests")
+    parsed = [Descriptor.parse(e, f"{place}.manifests[{i}]") for i, e in enumerate(entries)]
+    found = [one for one in parsed if one.media_type in (*MANIFEST_TYPES, *INDEX_TYPES)]
     names = [dict(entry.annotations).get(REF_NAME, "") for entry in found]
     chosen = [entry for entry, own in zip(found, names, strict=True) if name in ("", own)]
     if len({entry.digest for entry in chosen}) == 1:
@@ -280,6 +294,8 @@ def _image(
     place = f"config {manifest.config.digest}"
     config = parse_json(raw_config, place)
     rootfs = _mapping(config.get("rootfs"), f"{place}.rootfs")
+    if rootfs.get("type", "layers") != "layers":
+        raise ImageError(f"{place} has a rootfs of the unknown type {rootfs['type']!r:.40}")
     diff_ids = [
         _digest(value, f"{place}.rootfs.diff_ids[{i}]")
         for i, value in enumerate(_sequence(rootfs.get("diff_ids"), f"{place}.rootfs.diff_ids"))

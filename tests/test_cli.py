@@ -49,7 +49,8 @@ class Ended:
 def _logs() -> Iterator[None]:
     """Put logging back as it was: each command sets it up for its process."""
     handlers, ours = logging.root.handlers[:], logging.getLogger("syncd").level
-    signals = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
+    signals = {number: signal.getsignal(number) for number in numbers}
     yield
     structlog.reset_defaults()
     logging.root.handlers[:] = handlers
@@ -317,7 +318,8 @@ def test_check_without_secrets(run: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    ("command", "number"), [("convert", signal.SIGINT), ("sync", signal.SIGTERM)]
+    ("command", "number"),
+    [("convert", signal.SIGINT), ("sync", signal.SIGTERM), ("convert", signal.SIGHUP)],
 )
 def test_interrupted(
     command: str, number: signal.Signals, tmp_path: Path, registry: Registry
@@ -329,6 +331,7 @@ def test_interrupted(
     reference = registry.push(REPOSITORY, "latest", sample())
     config = configure(tmp_path, registry)
     (work := tmp_path / "work").mkdir()
+    signal.signal(number, signal.SIG_DFL)  # inherited: nohup, and a shell's &, ignore some
     arguments = [reference, "out.tar.zst"] if command == "convert" else [reference]
     process = subprocess.Popen(
         [sys.executable, "-m", "syncd", "--config", config, command, *arguments],

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from syncd.errors import ImageError, VerificationError
-from syncd.manifest import Descriptor, Image, parse_json, read_image
+from syncd.manifest import REF_NAME, Descriptor, Image, named, parse_json, read_image
 from syncd.reference import Platform
 from tests.archives import file
 from tests.images import Content, describe, digest, document, image, index, layer
@@ -119,6 +119,27 @@ def deep(levels: int) -> Content:
     return content
 
 
+def entry(media_type: str, name: str = "") -> dict[str, Any]:
+    """Return an entry of a layout's index."""
+    described = describe(media_type, name.encode())
+    return {**described, "annotations": {REF_NAME: name}} if name else described
+
+
+@pytest.mark.parametrize("name", ["", "v1"])
+def test_other_entries_of_a_layout(name: str) -> None:
+    """What is no image is passed over in a layout's index, whatever it is called."""
+    manifest = f"{OCI}manifest.v1+json"
+    entries = [entry("application/xml", "v1"), entry(manifest, "v1"), entry("text/plain")]
+    found = named(json.dumps({"schemaVersion": 2, "manifests": entries}).encode(), name, "index")
+    assert found.media_type == manifest
+
+
+def test_layout_of_another_schema() -> None:
+    """A layout's index of another schema version is refused."""
+    with pytest.raises(ImageError, match="schema version 2"):
+        named(b'{"schemaVersion": 1, "manifests": []}', "", "index.json")
+
+
 CONFIG = {"os": "linux", "architecture": "amd64", "rootfs": {"diff_ids": [digest(LAYER.plain)]}}
 
 
@@ -148,11 +169,13 @@ CONFIG = {"os": "linux", "architecture": "amd64", "rootfs": {"diff_ids": [digest
         (configured(b"null"), "not a JSON object"),
         (configured({}), "rootfs is not a JSON object"),
         (configured({"rootfs": {}}), "diff_ids is not a JSON array"),
+        (configured({"rootfs": {"type": "base+layers"}}), "unknown type 'base.layers'"),
         (configured({"rootfs": {"diff_ids": [1]}}), r"diff_ids\[0\].*not a digest"),
         (configured({"rootfs": {"diff_ids": ["md5:12"]}}), r"diff_ids\[0\].*not a digest"),
         (configured({**CONFIG, "architecture": "s390x"}), "for linux/s390x"),
         (configured({**CONFIG, "os": "windows"}), "for windows/amd64"),
         (configured({**CONFIG, "os": ["linux"]}), "not text"),
+        (configured({**CONFIG, "os": "a\n\x1b[2J"}), r"for a\\n\\x1b\[2J/amd64, not for"),
         (configured({**CONFIG, "config": [1]}), r"\.config is not a JSON object"),
     ],
 )
