@@ -5,11 +5,15 @@ of its own.  What root would make there for itself, the service could not write 
 what root makes belongs to the owner of the folder it is in, from the moment it is there.  SQLite
 does the same with the files beside a database (`robustFchown` in its os_unix.c).  For everybody
 else nothing is done here, and nothing that is there already changes hands.
+
+Such an owner could lay a symlink where root writes next.  So files of the state are opened for
+writing only here, and never through a link.
 """
 
 from __future__ import annotations
 
 import os
+import tempfile
 from contextlib import suppress
 from pathlib import Path
 
@@ -30,6 +34,33 @@ def hand_over(made: Path | int, folder: Path) -> None:
             os.fchown(made, owner.st_uid, owner.st_gid)
         else:
             os.chown(made, owner.st_uid, owner.st_gid, follow_symlinks=False)
+
+
+def open_own(path: str | Path, flags: int) -> int:
+    """Open a file for writing, made if it is missing; return its descriptor, as an opener does.
+
+    Raise OSError, for a symlink too.
+    """
+    opened = os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+    hand_over(opened, Path(path).parent)
+    return opened
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a small file so that a reader sees the old or the new one, never a part.
+
+    Raise OSError.
+    """
+    opened, beside = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(opened, "wb") as file:
+            hand_over(opened, path.parent)
+            os.fchmod(opened, 0o644)
+            file.write(content)
+        Path(beside).replace(path)
+    except OSError:
+        Path(beside).unlink(missing_ok=True)
+        raise
 
 
 def make_folder(folder: Path) -> None:

@@ -15,12 +15,12 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from io import BytesIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
-from syncd.belonging import hand_over, make_folder
+from syncd.belonging import make_folder, open_own, replace_file
 from syncd.errors import ImageError, StorageError, VerificationError
 from syncd.limits import Limits
 from syncd.manifest import (
@@ -30,6 +30,7 @@ from syncd.manifest import (
     Image,
     Manifest,
     Reader,
+    check_layout,
     named,
     parse_document,
     parse_json,
@@ -39,6 +40,10 @@ from syncd.reference import Digest, Reference
 _STALE = 24 * 3600.0  # seconds after which an abandoned download is not worth resuming
 _SETTLING = 3600.0  # seconds a blob may stay without an image that names it: its job is running
 
+_PAUSE = 0.25  # seconds between two looks at whether somebody else is done with a blob
+
+Pause = Callable[[float], object]
+"""Waits so many seconds; may raise to give up."""
 Fetch = Callable[[Descriptor, int], Reader]
 """Opens a blob at its source, from an offset in bytes on."""
 
@@ -89,6 +94,7 @@ class Layout:
         """Return the image of this name, or the only one; raise ImageError or StorageError."""
         if not (self.folder / "oci-layout").is_file():
             raise ImageError(f"{self.folder} is not an OCI image layout: it has no oci-layout file")
+        check_layout(self._read(self.folder / "oci-layout"), f"{self.folder}/oci-layout")
         return named(self._read(self.folder / "index.json"), name, f"{self.folder}/index.json")
 
     def document(self, wanted: Descriptor) -> bytes:
@@ -97,8 +103,10 @@ class Layout:
 
     def blob(self, wanted: Descriptor, offset: int = 0) -> Reader:
         """Open a blob from `offset` on; raise ImageError when the layout lacks it."""
+        path = self._path(wanted.digest)
+        _refuse_special(path)
         try:
-            file = self._path(wanted.digest).open("rb", buffering=0)
+            file = path.open("rb", buffering=0)
         except FileNotFoundError as exc:
             raise ImageError(f"{self.folder} lacks the blob {wanted.digest}") from exc
         except OSError as exc:
@@ -110,6 +118,7 @@ class Layout:
         return self.folder / "blobs" / digest.algorithm / digest.encoded
 
     def _read(self, path: Path) -> bytes:
+        _refuse_special(path)
         try:
             with path.open("rb") as file:
                 content = file.read(self._limits.document + 1)
@@ -137,15 +146,15 @@ class Cache(Layout):
                 make_folder(one)
         with _disk(folder), self._locked():
             if not (folder / "index.json").exists():
-                _replace(folder / "index.json", _index([]))
+                replace_file(folder / "index.json", _index([]))
             if not (folder / "oci-layout").exists():
-                _replace(folder / "oci-layout", b'{"imageLayoutVersion": "1.0.0"}')
+                replace_file(folder / "oci-layout", b'{"imageLayoutVersion": "1.0.0"}')
 
-    def reader(self, wanted: Descriptor, fetch: Fetch) -> Reader:
+    def reader(self, wanted: Descriptor, fetch: Fetch, pause: Pause = time.sleep) -> Reader:
         """Open a blob, verified; one that is not here is fetched, and kept as it is read.
 
-        While somebody else is fetching it this waits for them.  A fetch that broke off goes on
-        where it stopped.
+        While somebody else is fetching it this waits for them, by calling `pause` with seconds,
+        which may raise to give up.  A fetch that broke off goes on where it stopped.
         """
         path, part = self._path(wanted.digest), self._ingest / wanted.digest.encoded
         with _disk(self.folder):
@@ -157,16 +166,14 @@ class Cache(Layout):
                 else:
                     os.utime(path)
                     return _Cached(file, wanted, path)
-                kept = part.open("a+b", buffering=0)
-                hand_over(kept.fileno(), self._ingest)
-                fcntl.flock(kept, fcntl.LOCK_EX)
-                if os.fstat(kept.fileno()).st_nlink and not path.exists():
-                    return _Kept(kept, wanted, fetch, path)
-                kept.close()
-
-    def has(self, digest: Digest) -> bool:
-        """Tell whether the blob is here."""
-        return self._path(digest).exists()
+                with ExitStack() as otherwise:
+                    opened = open(part, "a+b", buffering=0, opener=open_own)  # noqa: SIM115 - below
+                    kept = cast(BinaryIO, otherwise.enter_context(opened))
+                    while not _lock(kept):
+                        pause(_PAUSE)
+                    if os.fstat(kept.fileno()).st_nlink and not path.exists():
+                        otherwise.pop_all()
+                        return _Kept(kept, wanted, fetch, path)
 
     def size(self) -> int:
         """Return the bytes of all blobs, complete or on their way."""
@@ -186,8 +193,8 @@ class Cache(Layout):
             "annotations": {REF_NAME: str(reference)},
         }
         with _disk(self.folder), self._locked():
-            _replace(self._path(image.manifest_digest), manifest.raw)
-            _replace(self._path(image.config_digest), image.raw_config)
+            replace_file(self._path(image.manifest_digest), manifest.raw)
+            replace_file(self._path(image.config_digest), image.raw_config)
             entries = [e for e in self._entries() if e["annotations"][REF_NAME] != str(reference)]
             self._shrink([*entries, entry])
 
@@ -218,7 +225,7 @@ class Cache(Layout):
             by_use.pop(0)
         stay = [entry for entry in entries if entry in by_use]
         needed = set().union(*(blobs[entry["digest"]] for entry in stay))
-        _replace(self.folder / "index.json", _index(stay))
+        replace_file(self.folder / "index.json", _index(stay))
         now = time.time()
         # A young blob that no image names, known or dropped, belongs to a job under way.
         for blob in self.folder.glob("blobs/*/*"):
@@ -253,10 +260,12 @@ class Cache(Layout):
     @contextmanager
     def _locked(self) -> Iterator[None]:
         """Hold the cache's index alone, across processes."""
-        with (self.folder / ".lock").open("w") as lock:
-            hand_over(lock.fileno(), self.folder)
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        opened = open_own(self.folder / ".lock", os.O_RDWR)
+        try:
+            fcntl.flock(opened, fcntl.LOCK_EX)
             yield
+        finally:
+            os.close(opened)
 
 
 class _Cached(Verified):
@@ -336,6 +345,21 @@ class _Resumed:
             self._rest.close()
 
 
+def _refuse_special(path: Path) -> None:
+    """Raise ImageError for what is there but no file: to open a FIFO, say, might take for ever."""
+    if path.exists() and not path.is_file():
+        raise ImageError(f"{path} is not a file")
+
+
+def _lock(file: BinaryIO) -> bool:
+    """Lock a file for this process, and tell whether nobody else had it."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
 def _older(path: Path, moment: float) -> bool:
     """Tell whether a file was last written before `moment`; not so one that is gone by now."""
     try:
@@ -347,14 +371,6 @@ def _older(path: Path, moment: float) -> bool:
 def _index(entries: list[dict[str, Any]]) -> bytes:
     document = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries}
     return json.dumps(document, indent=1).encode()
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Write a small file so that a reader sees the old or the new one, never a part."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_bytes(content)
-    hand_over(beside, beside.parent)
-    beside.replace(path)
 
 
 @contextmanager

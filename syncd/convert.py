@@ -11,6 +11,7 @@ import hashlib
 import os
 import shutil
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager, suppress
@@ -21,10 +22,10 @@ from typing import BinaryIO
 from syncd import ociarchive, rootfs
 from syncd.belonging import hand_over, make_folder
 from syncd.draft import draft
-from syncd.errors import StorageError
-from syncd.frames import Frames, LostFrameError, Table
-from syncd.job import Advance, Progress
-from syncd.layer import Means, Unpacked, recall, unpack
+from syncd.errors import ImageError, StorageError
+from syncd.frames import THREADS, Frames, LostFrameError, Table
+from syncd.job import Advance, Progress, StoppedError
+from syncd.layer import Means, Unpacked, explained, recall, unpack
 from syncd.limits import Allowance, Budget, Limits
 from syncd.manifest import Descriptor, Image, Layer, Reader
 from syncd.overlay import Tree
@@ -60,19 +61,23 @@ def convert(
     refuses, and whatever `open_blob` raises.
     """
     limits.check("layers", len(image.layers), "the number of layers")
-    threads = min(os.cpu_count() or 1, 4)
 
     def attempt(spool: Spool, earlier: Sequence[tuple[Path, Table]] | None) -> rootfs.Written:
         with ExitStack() as stack:
             frames = stack.enter_context(Frames(level, spool.new(), earlier))
-            pressing = stack.enter_context(ThreadPoolExecutor(threads, "compress"))
+            pressing = stack.enter_context(ThreadPoolExecutor(THREADS, "compress"))
             means = Means(spool, frames, pressing, Budget(limits))
             tree = Tree(limits)
             contents = []
-            layers = _unpacked(image.layers, open_blob, means, progress)
-            for layer in stack.enter_context(layers):
-                tree.apply(layer.members)
-                contents.append(layer.fd)
+            all_unpacked = _unpacked(image.layers, open_blob, means, progress)
+            for layer, unpacked in zip(
+                image.layers, stack.enter_context(all_unpacked), strict=True
+            ):
+                try:
+                    tree.apply(unpacked.members)
+                except ImageError as exc:
+                    raise explained(exc, layer) from exc
+                contents.append(unpacked.fd)
             with draft(output) as file:
                 if form is Format.OCI:
                     ociarchive.begin(file, image)
@@ -116,14 +121,24 @@ def _unpacked(
 ) -> Iterator[Iterator[Unpacked]]:
     """Give the layers in their order, each different one unpacked once, several at a time.
 
-    They stay open as long as the context.
+    They stay open as long as the context; what is not done when it ends is given up.
     """
+    over = threading.Event()
 
-    def one(layer: Layer, advance: Advance) -> Unpacked:
-        kept = recall(layer, means)
-        if kept is not None:
-            advance(layer.descriptor.size)
-            return kept
+    def one(layer: Layer, tell: Advance) -> Unpacked:
+        def advance(amount: int) -> None:
+            if over.is_set():
+                raise StoppedError("the conversion ended")
+            tell(amount)
+
+        advance(0)
+        with ExitStack() as otherwise:
+            kept = recall(layer, means)
+            if kept is not None:
+                otherwise.enter_context(kept)
+                advance(layer.descriptor.size)
+                otherwise.pop_all()
+                return kept
         with closing(open_blob(layer.descriptor)) as blob:
             return unpack(blob, layer, means, advance)
 
@@ -136,6 +151,7 @@ def _unpacked(
         try:
             yield (running[layer].result() for layer in layers)
         finally:
+            over.set()
             pool.shutdown(cancel_futures=True)
             for future in running.values():
                 if not future.cancelled() and future.exception() is None:

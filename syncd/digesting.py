@@ -35,15 +35,17 @@ class Digester:
 
     def update(self, content: bytes) -> None:
         """Go on with these bytes."""
-        if self._last is not None:
-            self._last.result()
+        self._settle()
         self._last = self._thread.submit(self._hasher.update, content)
 
     def digest(self) -> Digest:
         """Return the digest of all pieces."""
-        self.update(b"")
-        self.update(b"")
+        self._settle()
         return Digest("sha256", self._hasher.hexdigest())
+
+    def _settle(self) -> None:
+        if self._last is not None:
+            self._last.result()
 
 
 class Follower:

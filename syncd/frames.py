@@ -27,18 +27,22 @@ from typing import NamedTuple, Self
 import zstandard
 from blake3 import blake3
 
+from syncd.belonging import replace_file
 from syncd.errors import StorageError
-from syncd.member import Member
+from syncd.member import Member, is_whole
 from syncd.spool import Scratch
 
 FRAME_MAX = 2 << 20
-"""Plain bytes of one frame at most."""
+"""Plain bytes of one frame at most; a change makes kept layers unreadable (`syncd.record`)."""
 LARGE = 64 << 10
 """Bytes of content from which a file has frames of its own."""
 
-_MAGIC = b"syncd frames 1\n"
-_VERSION = sum(map(int.__mul__, zstandard.ZSTD_VERSION, (10000, 100, 1)))
-_HEAD = struct.Struct("<III")  # level, zstd's version, offset of the first frame
+THREADS = min(os.cpu_count() or 1, 4)
+"""Threads that press frames side by side."""
+
+_MAGIC = b"syncd frames 2\n"
+_VERSION = bytes(zstandard.ZSTD_VERSION)
+_HEAD = struct.Struct("<I3sI")  # level, zstd's version, offset of the first frame
 _ROW = struct.Struct("<32sI32s")
 
 
@@ -69,14 +73,17 @@ class Table:
     def write(self, path: Path) -> None:
         """Write the table to a file that appears whole; raise OSError."""
         rows = b"".join(_ROW.pack(*frame) for frame in self.frames)
-        beside = path.with_name(f".{path.name}.{os.getpid()}")
-        beside.write_bytes(_MAGIC + _HEAD.pack(self.level, _VERSION, self.start) + rows)
-        beside.replace(path)
+        replace_file(path, _MAGIC + _HEAD.pack(self.level, _VERSION, self.start) + rows)
 
     @classmethod
-    def read(cls, path: Path) -> Table | None:
-        """Read a table; None when it is no table, or zstd makes such frames otherwise by now."""
+    def read(cls, path: Path, most: int) -> Table | None:
+        """Read a table of at most so many frames.
+
+        Return None when it has more, is no table, or zstd makes such frames otherwise by now.
+        """
         with suppress(OSError, struct.error):
+            if path.stat().st_size > len(_MAGIC) + _HEAD.size + most * _ROW.size:
+                return None
             content = path.read_bytes()
             level, version, start = _HEAD.unpack_from(content, len(_MAGIC))
             rows = content[len(_MAGIC) + _HEAD.size :]
@@ -146,12 +153,16 @@ class Frames:
         """Return a frame and its bytes; raise LostFrameError when it is not here as it was."""
         place = self._places.get(name)
         if place is not None:
-            with suppress(OSError):
+            try:
                 stored = os.pread(place.fd, place.frame.size, place.offset)
-                if len(stored) == place.frame.size and not (
-                    place.foreign and _digest(stored) != place.frame.digest
-                ):
-                    return place.frame, stored
+            except OSError as exc:
+                if not place.foreign:
+                    raise StorageError(f"a spool file cannot be read: {exc.strerror}") from exc
+                stored = b""
+            if len(stored) == place.frame.size and not (
+                place.foreign and _digest(stored) != place.frame.digest
+            ):
+                return place.frame, stored
             self._places.pop(name, None)
         raise LostFrameError("a frame of an earlier template is gone or damaged")
 
@@ -183,7 +194,7 @@ class Frames:
 
 def is_large(member: Member) -> bool:
     """Tell whether a file's content has frames of its own: it is large, and without a hole."""
-    return member.size >= LARGE and [one[:2] for one in member.extents] == [(0, member.size)]
+    return member.size >= LARGE and is_whole(member)
 
 
 def _digest(content: bytes | memoryview) -> bytes:

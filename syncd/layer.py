@@ -34,9 +34,10 @@ _GzipError = cast(type[Exception], igzip_lib.IsalError)
 
 _READ = 512 << 10
 _PLAIN = 1 << 20
+_PLAIN_MIN = 64 << 10
 _ZSTD_WINDOW_MAX = 1 << 27  # as the zstd command allows without --long: zstd(1)
-_UNDER_WAY = 2  # frames of one layer that are pressed, or wait for it, while it comes in
-_NAME = 32  # bytes that a frame's name counts as
+_FRAMES_UNDER_WAY = 2  # of one layer that are pressed, or wait for it, while it comes in
+_NAME = 200  # bytes of memory that a frame's name and place count as
 
 
 class Unpacked:
@@ -82,6 +83,7 @@ def unpack(blob: Reader, layer: Layer, means: Means, advance: Callable[[int], No
     the bytes read from it.  Raise ImageError (and its kinds) for a layer that is not what it
     should be, StorageError for a disk that does not take it, and whatever `blob` raises.
     """
+    compression = layer.descriptor.compression
     source = _Counted(blob, advance)
     hasher = layer.diff_id.hasher()
     own = means.budget.share()
@@ -90,7 +92,7 @@ def unpack(blob: Reader, layer: Layer, means: Means, advance: Callable[[int], No
         contents = _Contents(scratch, means, own)
         parser = Parser(own.limits, own.metadata, contents)
         try:
-            for chunk in _decompressed(source, layer.descriptor.compression):
+            for chunk in _decompressed(source, compression):
                 own.unpacked.take(len(chunk))
                 hasher.update(chunk)
                 parser.feed(chunk)
@@ -99,7 +101,7 @@ def unpack(blob: Reader, layer: Layer, means: Means, advance: Callable[[int], No
         except (ImageError, _GzipError, zstandard.ZstdError) as exc:
             if not isinstance(exc, VerificationError):
                 source.drain()
-            raise _explained(exc, layer) from exc
+            raise explained(exc, layer) from exc
         if hasher.hexdigest() != layer.diff_id.encoded:
             raise VerificationError(
                 f"layer {layer.descriptor.digest} holds a tar of digest "
@@ -108,7 +110,9 @@ def unpack(blob: Reader, layer: Layer, means: Means, advance: Callable[[int], No
             )
         contents.close()
         if means.frames.remembered:
-            record = Record(parser.members, own.unpacked.used, own.metadata.used)
+            limits = own.limits
+            charged = own.unpacked.used, own.metadata.used
+            record = Record(parser.members, *charged, limits.path, limits.header)
             means.spool.keep(layer.diff_id, scratch, record)
         on_failure.pop_all()
         return Unpacked(scratch.file, parser.members)
@@ -117,6 +121,7 @@ def unpack(blob: Reader, layer: Layer, means: Means, advance: Callable[[int], No
 def recall(layer: Layer, means: Means) -> Unpacked | None:
     """Return a layer as it was unpacked before, when it was kept and all its frames are here.
 
+    It must have been kept under bounds no wider than those of now, which only unpacking can check.
     The budget is used up as if it were unpacked now; raise LimitError.
     """
     kept = means.spool.find(layer.diff_id)
@@ -125,6 +130,9 @@ def recall(layer: Layer, means: Means) -> Unpacked | None:
     file, record = kept
     with ExitStack() as otherwise:
         otherwise.enter_context(file)
+        limits = means.budget.limits
+        if record.path > limits.path or record.header > limits.header:
+            return None
         if not all(means.frames.has(name) for one in record.members for name in one.frames):
             return None
         means.budget.unpacked.take(record.unpacked)
@@ -136,7 +144,7 @@ def recall(layer: Layer, means: Means) -> Unpacked | None:
 class _Contents:
     """Where a layer's contents go: into frames of their own, or into the spool's file.
 
-    The members are told which.
+    The members are told which: a large one's `frames` are filled in as each is pressed.
     """
 
     def __init__(self, scratch: Scratch, means: Means, budget: Budget) -> None:
@@ -186,7 +194,7 @@ class _Contents:
 
     def _press(self) -> None:
         """Have the frame that is complete pressed; wait when too many are."""
-        if len(self._under_way) == _UNDER_WAY:
+        if len(self._under_way) == _FRAMES_UNDER_WAY:
             self._under_way.popleft().result()
         pressed = self._means.pressing.submit(self._put, self._names, self._nth, self._parts)
         self._under_way.append(pressed)
@@ -222,15 +230,28 @@ class _Counted:
             pass
 
 
-def _decompressed(source: _Counted, compression: str) -> Iterator[bytes | memoryview]:
-    """Yield the plain bytes in chunks of bounded size, however well they were compressed."""
+def _decompressed(source: _Counted, compression: str) -> Iterator[bytes | bytearray | memoryview]:
+    """Yield the plain bytes in chunks of bounded size, however well they were compressed.
+
+    Nor are they small, but for the last: a layer may be made of gzip members of a byte each, and
+    whoever holds a part of a chunk holds the whole.
+    """
     if compression == "gzip":
-        yield from _gunzip(source)
+        chunks = _gunzip(source)
     elif compression == "zstd":
-        yield from _unzstd(source)
+        chunks = _unzstd(source)
     else:
-        while chunk := source.read(_PLAIN):
+        chunks = iter(lambda: source.read(_PLAIN), b"")
+    held = bytearray()
+    for chunk in chunks:
+        if not held and len(chunk) >= _PLAIN_MIN:
             yield chunk
+            continue
+        held += chunk
+        if len(held) >= _PLAIN_MIN:
+            yield held
+            held = bytearray()
+    yield held
 
 
 def _gunzip(source: _Counted) -> Iterator[bytes | memoryview]:
@@ -283,16 +304,20 @@ class _Sealed:
     def __init__(self, source: _Counted) -> None:
         self._source = source
         self._seal = _SEAL_FRAME
+        self._begun = False
 
     def read(self, size: int) -> bytes:
         data = self._source.read(size)
         if not data:
+            if not self._begun:
+                raise ImageError("its zstd stream is empty")
             data, self._seal = self._seal, b""
+        self._begun = True
         return data
 
 
-def _explained(exc: Exception, layer: Layer) -> SyncdError:
-    """Say which layer it was."""
+def explained(exc: Exception, layer: Layer) -> SyncdError:
+    """Return a fault found in a layer as one that says which layer it was."""
     place = f"layer {layer.descriptor.digest}"
     if isinstance(exc, SyncdError):
         return type(exc)(f"{place}: {exc.what}", exc.hint)

@@ -54,6 +54,25 @@ class Member:
     frames: Sequence[bytes] = ()
 
 
+def is_whole(member: Member) -> bool:
+    """Tell whether a member's content, if it has any, is one stretch without a hole."""
+    stretches = [(offset, size) for offset, size, _ in member.extents]
+    return stretches == ([(0, member.size)] if member.size else [])
+
+
+def weight(member: Member) -> int:
+    """Return about how many bytes of memory a member takes, beside what every member does."""
+    weight = len(member.name) + len(member.target) + _EXTENT * len(member.extents)
+    for key, value in member.xattrs.items():
+        weight += len(key) + len(value) + ITEM
+    return weight
+
+
+ITEM = 100
+"""Bytes of memory that a key takes beside itself and its value, about."""
+_EXTENT = 170
+
+
 def padding(size: int) -> bytes:
     """Return the zeros that fill the last block of `size` bytes of content."""
     return bytes(-size % BLOCK)

@@ -29,10 +29,11 @@ from syncd.manifest import (
     Image,
     Layer,
     Reader,
+    check_layout,
     named,
     parse_json,
 )
-from syncd.member import BLOCK, END_OF_ARCHIVE, FILE, Member, header, padding
+from syncd.member import BLOCK, END_OF_ARCHIVE, FILE, Member, header, is_whole, padding
 from syncd.reference import Digest
 from syncd.tar import Parser
 
@@ -88,6 +89,7 @@ class Archive:
                 if docker
                 else "",
             )
+        check_layout(self._document("oci-layout"), f"{self.file}: oci-layout")
         return named(self._document("index.json"), name, f"{self.file}: index.json")
 
     def document(self, wanted: Descriptor) -> bytes:
@@ -105,8 +107,11 @@ class Archive:
     def _document(self, name: str) -> bytes:
         place, size = self._place(name)
         self._limits.check("document", size, f"the size of {name} in {self.file}")
-        with self.file.open("rb") as opened:
-            return os.pread(opened.fileno(), size, place)
+        try:
+            with self.file.open("rb") as opened:
+                return os.pread(opened.fileno(), size, place)
+        except OSError as exc:
+            raise StorageError(f"{self.file} cannot be read: {exc.strerror}") from exc
 
     def _place(self, name: str) -> tuple[int, int]:
         try:
@@ -150,6 +155,8 @@ def _indexed(opened: BinaryIO, file: Path, limits: Limits) -> dict[str, tuple[in
     at = 0
     while at < size:
         block = os.pread(opened.fileno(), BLOCK, at)
+        if not block:
+            raise ImageError(f"the archive {file} became shorter while it was read")
         parser.feed(block)
         at += len(block) + parser.pass_over()
     parser.close()
@@ -157,7 +164,7 @@ def _indexed(opened: BinaryIO, file: Path, limits: Limits) -> dict[str, tuple[in
     for member in parser.members:
         if member.kind != FILE:
             continue
-        if member.size and [extent[:2] for extent in member.extents] != [(0, member.size)]:
+        if not is_whole(member):
             raise ImageError(f"{file} holds a sparse file, which an OCI archive has no use for")
         place = member.extents[0][2] if member.extents else 0
         if place + member.size > size:

@@ -14,13 +14,19 @@ from syncd.errors import ImageError
 from syncd.member import XATTR
 
 _KEPT_XATTRS = re.compile(rb"user\..+|security\.capability", re.DOTALL)
+_SPARSE = frozenset(
+    b"GNU.sparse." + name
+    for name in (b"major", b"minor", b"name", b"realsize", b"size", b"numblocks", b"map")
+)
+_KEPT = _SPARSE | {b"path", b"linkpath", b"size", b"uid", b"gid", b"mtime"}
 _TIME = re.compile(rb"(-?)([0-9]{1,18})(?:\.([0-9]*))?")
 
 
 def records(payload: bytes, start: int) -> dict[bytes, bytes]:
     """Read the `length key=value` records of a PAX header; of equal keys the last counts.
 
-    The repeated offset and numbytes of sparse format 0.0 become the map of format 0.1.
+    Those that a template has no use for are left out: a global header could lay any number of them
+    on every member.  The repeated offset and numbytes of sparse format 0.0 become the map of 0.1.
     """
     found: dict[bytes, bytes] = {}
     sparse: list[bytes] = []
@@ -34,20 +40,26 @@ def records(payload: bytes, start: int) -> dict[bytes, bytes]:
             raise ImageError(f"the PAX header at byte {start} has a malformed record")
         if key in (b"GNU.sparse.offset", b"GNU.sparse.numbytes"):
             sparse.append(value)
-        found[key] = value
+        elif key in _KEPT or _kept_xattr(key):
+            found[key] = value
         at += length
     if sparse:
         found[b"GNU.sparse.map"] = b",".join(sparse)
     return found
 
 
+def is_sparse(records: Mapping[bytes, bytes]) -> bool:
+    """Tell whether the records describe a sparse file."""
+    return any(key in records for key in _SPARSE)
+
+
 def xattrs(records: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
     """Return the extended attributes that a template keeps, in one order."""
-    return {
-        key.removeprefix(XATTR): records[key]
-        for key in sorted(records)
-        if key.startswith(XATTR) and _KEPT_XATTRS.fullmatch(key, len(XATTR))
-    }
+    return {key.removeprefix(XATTR): records[key] for key in sorted(records) if _kept_xattr(key)}
+
+
+def _kept_xattr(key: bytes) -> bool:
+    return key.startswith(XATTR) and _KEPT_XATTRS.fullmatch(key, len(XATTR)) is not None
 
 
 def time(text: bytes) -> int:

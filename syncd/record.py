@@ -18,30 +18,38 @@ from typing import Any, BinaryIO
 from blake3 import blake3
 
 from syncd.errors import StorageError
-from syncd.member import Member
+from syncd.member import Member, weight
 
-_MAGIC = b"syncd layer 1\n\0\0"
-_FOOT = struct.Struct("<QQQ16s32s")  # where the members begin, charges, magic, digest of all before
-_A_LINE = 256  # members
+_MAGIC = b"syncd layer 2\n\0\0"
+_FOOT = struct.Struct("<QQQQQ16s")  # where the members begin, charges, bounds, magic
+_DIGEST = 32  # bytes of the digest behind the foot, of all before it
+_A_LINE = 64 << 10  # bytes of memory that the members of a line take, about
+_ROW = 256  # bytes that a member takes at least
 _READ = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """The members of an unpacked layer, and what it charged: plain bytes and bytes of metadata."""
+    """The members of an unpacked layer, and what it charged: plain bytes and bytes of metadata.
+
+    `path` and `header` are the bounds that its paths and extended headers were within.
+    """
 
     members: list[Member]
     unpacked: int
     metadata: int
+    path: int
+    header: int
 
     def write(self, file: BinaryIO) -> None:
         """Write the record behind what `file` holds, the contents; raise OSError."""
         begin = file.seek(0, os.SEEK_END)
         with io.BufferedWriter(io.FileIO(file.fileno(), "wb", closefd=False)) as writer:
-            for at in range(0, len(self.members), _A_LINE):
-                rows = [_row(member) for member in self.members[at : at + _A_LINE]]
+            for members in _lines(self.members):
+                rows = [_row(member) for member in members]
                 writer.write(json.dumps(rows, separators=(",", ":")).encode() + b"\n")
-            writer.write(_FOOT.pack(begin, self.unpacked, self.metadata, _MAGIC, b"")[:-32])
+            charged = self.unpacked, self.metadata
+            writer.write(_FOOT.pack(begin, *charged, self.path, self.header, _MAGIC))
         size = file.seek(0, os.SEEK_END)
         file.write(_digest(file, size))
 
@@ -49,14 +57,16 @@ class Record:
     def read(cls, file: BinaryIO) -> Record:
         """Read the record of a kept file; raise StorageError when it is not as it was written."""
         try:
-            size = os.fstat(file.fileno()).st_size
-            foot = os.pread(file.fileno(), _FOOT.size, max(size - _FOOT.size, 0))
-            if len(foot) < _FOOT.size or _digest(file, size - 32) != foot[-32:]:
+            end = os.fstat(file.fileno()).st_size - _DIGEST - _FOOT.size
+            if end < 0 or _digest(file, end + _FOOT.size) != os.pread(
+                file.fileno(), _DIGEST, end + _FOOT.size
+            ):
                 raise StorageError("a kept layer is damaged")
-            begin, unpacked, metadata, magic, _ = _FOOT.unpack(foot)
+            foot = os.pread(file.fileno(), _FOOT.size, end)
+            begin, unpacked, metadata, path, header, magic = _FOOT.unpack(foot)
             if magic != _MAGIC:
                 raise StorageError("a kept layer was written by another version")
-            return cls(list(_members(file, begin, size - _FOOT.size)), unpacked, metadata)
+            return cls(list(_members(file, begin, end)), unpacked, metadata, path, header)
         except OSError as exc:
             raise StorageError(f"a kept layer cannot be read: {exc.strerror}") from exc
 
@@ -73,6 +83,20 @@ def _digest(file: BinaryIO, size: int) -> bytes:
         hasher.update(buffer[:got])
         at += got
     return hasher.digest()
+
+
+def _lines(members: list[Member]) -> Iterator[list[Member]]:
+    """Part the members so that those of a line never take much memory."""
+    line: list[Member] = []
+    held = 0
+    for member in members:
+        line.append(member)
+        held += _ROW + weight(member)
+        if held >= _A_LINE:
+            yield line
+            line, held = [], 0
+    if line:
+        yield line
 
 
 def _members(file: BinaryIO, begin: int, end: int) -> Iterator[Member]:

@@ -25,7 +25,7 @@ import zstandard
 
 from syncd.digesting import Digester, Follower
 from syncd.errors import StorageError
-from syncd.frames import FRAME_MAX, LARGE, Frame, Frames, Table
+from syncd.frames import FRAME_MAX, LARGE, THREADS, Frame, Frames, Table
 from syncd.limits import Allowance
 from syncd.member import BLOCK, END_OF_ARCHIVE, header, padding
 from syncd.overlay import Entry
@@ -34,7 +34,7 @@ from syncd.reference import Digest
 FRAME_MIN = 128 << 10
 """Bytes that a frame of small files has at least before a name can end it."""
 _CUT_EVERY = 16  # members, on average, once a frame has its least size
-_UNDER_WAY = 8 << 20  # plain bytes that are compressed, or wait for it, at a time
+_BYTES_UNDER_WAY = 8 << 20  # plain bytes that are compressed, or wait for it, at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +189,7 @@ def write(
     frames: Frames,
     allowance: Allowance,
     advance: Callable[[int], None],
-    threads: int | None = None,
+    threads: int = THREADS,
     with_diff_id: bool = False,
 ) -> Written:
     """Write the plan as `.tar.zst` to `output`, from where it stands.
@@ -199,7 +199,6 @@ def write(
     that were written.  Raise LimitError when the files are larger together than allowed,
     StorageError when a disk fails, LostFrameError when one of the frames does.
     """
-    threads = threads or min(os.cpu_count() or 1, 4)
     start = end = output.tell()
     plain_size = 0
     written: list[Frame] = []
@@ -226,7 +225,7 @@ def write(
         try:
             for part in _parts(plan, contents, allowance):
                 press.add(part)
-                put(_UNDER_WAY)
+                put(_BYTES_UNDER_WAY)
             put(0)
             output.flush()
         except OSError as exc:

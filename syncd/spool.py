@@ -90,7 +90,8 @@ class Spool:
             os.utime(path)
         except (OSError, StorageError):
             file.close()
-            path.unlink(missing_ok=True)
+            with suppress(OSError):
+                path.unlink()
             return None
         return file, record
 

@@ -6,9 +6,9 @@ a storage could have been changed there.
 
 An image that changed a little is made from what is here already: its unchanged layers lie unpacked,
 and what is the same in an earlier template is copied from there.  Finished files and unpacked
-layers stay as long as the cache's bound leaves room for them beside what came from registries;
-those that were made or used longest ago go first.  Nothing of it is needed: whatever is
-missing or damaged is made again.
+layers stay as long as the cache's bound leaves room for them beside what came from registries:
+first goes the file that was made, or the layer that was used, longest ago.  Nothing of it is
+needed: whatever is missing or damaged is made again.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from syncd.template import Format, Target
 
 _SETTLING = 3600.0  # seconds a finished file stays at least: its targets and further tags want it
 _SOURCES = 32  # earlier templates whose frames are looked at, the newest first
+_FRAMES = 100_000  # of their frames that are held in memory, some hundred bytes each
 _TABLE = ".frames"  # behind a finished file's name: the table of its frames
 
 
@@ -97,7 +98,7 @@ class Stock:
             draft = folder / f"{errand.reference.image}{form.suffix}"
             written = convert(
                 image,
-                lambda blob: cache.reader(blob, errand.registry.blob),
+                lambda blob: cache.reader(blob, errand.registry.blob, errand.progress.pause),
                 draft,
                 form=form,
                 level=errand.settings.compression_level,
@@ -113,10 +114,17 @@ class Stock:
 
 
 def _earlier(config: Config) -> list[tuple[Path, Table]]:
-    """Return the newest finished files whose frames are known."""
-    tables = sorted(_shelf(config).glob(f"*{_TABLE}"), key=_last_used, reverse=True)
-    found = ((path.with_suffix(""), Table.read(path)) for path in tables[:_SOURCES])
-    return [(path, table) for path, table in found if table is not None]
+    """Return the newest finished files whose frames are known, as many as may be held."""
+    found: list[tuple[Path, Table]] = []
+    room = _FRAMES
+    for path in sorted(_shelf(config).glob(f"*{_TABLE}"), key=_last_used, reverse=True):
+        table = Table.read(path, most=room)
+        if table is not None:
+            found.append((path.with_suffix(""), table))
+            room -= len(table.frames)
+        if len(found) == _SOURCES:
+            break
+    return found
 
 
 def _shelved(config: Config, draft: Path, image: Image, form: Format, written: Written) -> Path:
@@ -128,9 +136,7 @@ def _shelved(config: Config, draft: Path, image: Image, form: Format, written: W
         path = draft.rename(shelf / name)
         hand_over(path, shelf)
         if written.table is not None:
-            table = path.with_name(f"{name}{_TABLE}")
-            written.table.write(table)
-            hand_over(table, shelf)
+            written.table.write(path.with_name(f"{name}{_TABLE}"))
     except OSError as exc:
         raise StorageError(
             f"{shelf} does not take a finished template: {exc.strerror}",
@@ -144,13 +150,13 @@ def _shrink(config: Config, cache: Cache) -> None:
     room = config.state.cache_max - cache.size()
     files = [*_unpacked(config).glob("*"), *_shelf(config).glob("*")]
     for path in sorted(files, key=_last_used, reverse=True):
-        if path.suffix == _TABLE:
-            continue  # it goes with its template
-        with suppress(FileNotFoundError):  # another process dropped it
+        with suppress(OSError):  # another process dropped it, or it is none of ours
             found = path.stat()
             room -= found.st_size
             settled = path.parent != _shelf(config) or time.time() - found.st_mtime > _SETTLING
-            if room < 0 and settled:
+            if path.suffix == _TABLE and path.with_suffix("").exists():
+                continue  # it goes with its template
+            if (room < 0 or path.suffix == _TABLE) and settled:
                 path.unlink()
                 path.with_name(f"{path.name}{_TABLE}").unlink(missing_ok=True)
 

@@ -28,18 +28,18 @@ from syncd.member import (
     FIFO,
     FILE,
     HARD_LINK,
+    ITEM,
     SYMLINK,
     Member,
     quote,
     total,
+    weight,
 )
 
 _WITHOUT_CONTENT = (HARD_LINK, SYMLINK, CHARACTER_DEVICE, BLOCK_DEVICE, DIRECTORY, FIFO)
 _GNU_SPARSE = b"S"
-_SPARSE = re.compile(rb"GNU\.sparse\.")
 _OCTAL = re.compile(rb"-?[0-7]+")
 _CHARGE = 16 << 10  # bytes of metadata that are charged at a time, since that takes a lock
-_EXTENT = 24  # bytes that a stretch of a sparse file counts as: three numbers
 _LARGEST = 1 << 60
 _LATEST = (1 << 62) * 10**9
 _LARGEST_DEVICE = (1 << 20) - 1  # MINORBITS, linux/kdev_t.h; no major is larger either
@@ -122,11 +122,12 @@ class Parser:
         """Walk the archive: yield n to be sent n bytes, or -n to have n bytes passed over."""
         shared: dict[bytes, bytes] = {}
         own: dict[bytes, bytes] = {}
+        extended = False
         while True:
             start = self._position
             block = yield BLOCK
             if block == _ZERO_BLOCK:
-                if own:
+                if extended:
                     raise ImageError(f"an extended header before byte {start} has no member")
                 if (yield BLOCK) != _ZERO_BLOCK:
                     raise ImageError(f"a lone zero block stands at byte {start}")
@@ -141,14 +142,16 @@ class Parser:
                 elif header.kind == b"K":
                     own[b"linkpath"] = payload.split(b"\0", 1)[0]
                 elif header.kind == b"g":
-                    self._metadata.take(len(payload))
-                    shared.update(pax.records(payload, start))
+                    new = pax.records(payload, start)
+                    self._metadata.take(sum(len(k) + len(v) + ITEM for k, v in new.items()))
+                    shared.update(new)
                 else:
                     own.update(pax.records(payload, start))
-                self._between_members = not own
+                extended = extended or header.kind != b"g"
+                self._between_members = not extended
                 continue
             yield from self._read_member(header, shared | own if shared else own)
-            own = {}
+            own, extended = {}, False
             self._between_members = True
         while True:
             self._skip = _LARGEST
@@ -183,7 +186,7 @@ class Parser:
             stored = pax.decimal(records, b"size", header.size)
         if kind in _WITHOUT_CONTENT:
             stored = 0
-        elif kind == FILE and not (records and any(map(_SPARSE.match, records))):
+        elif kind == FILE and not (records and pax.is_sparse(records)):
             member.size = stored
             if stored:
                 member.extents = ((0, stored, self._position),)
@@ -253,8 +256,7 @@ class Parser:
     def _accept(self, member: Member) -> None:
         """Take a finished member, within the bounds."""
         name, target = member.name, member.target
-        held = len(name) + len(target)
-        if held > self._limits.path:
+        if len(name) + len(target) > self._limits.path:
             self._limits.check("path", max(len(name), len(target)), quote(name))
         if not name or b"\0" in name or b"\0" in target:
             raise ImageError(
@@ -262,9 +264,7 @@ class Parser:
             )
         if not target and member.kind in (SYMLINK, HARD_LINK):
             raise ImageError(f"the link {quote(name)} has no target")
-        for key, value in member.xattrs.items():
-            held += len(key) + len(value)
-        self._held += held + _EXTENT * len(member.extents)
+        self._held += weight(member)
         if self._held >= _CHARGE:
             self._charge()
         self.members.append(member)

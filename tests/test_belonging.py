@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from syncd.belonging import hand_over, make_folder
+from syncd.belonging import hand_over, make_folder, open_own, replace_file
 
 
 @pytest.fixture
@@ -61,3 +61,46 @@ def test_symlink(theirs: Path) -> None:
     hand_over(theirs / "link", theirs)
     assert owner(theirs / "link") == owner(theirs)
     assert owner(target) == before
+
+
+def test_own_file(theirs: Path) -> None:
+    """A file that is opened is made, and is the folder's owner's; what is in it stays."""
+    for text in (b"one", b"two"):
+        opened = open_own(theirs / "file", os.O_RDWR | os.O_APPEND)
+        os.write(opened, text)
+        os.close(opened)
+    assert (theirs / "file").read_bytes() == b"onetwo"
+    assert owner(theirs / "file") == owner(theirs)
+
+
+def test_planted_symlink(theirs: Path) -> None:
+    """Who may write the folder cannot lead the writer elsewhere, nor be given another's file."""
+    target = theirs / "target"
+    target.write_bytes(b"content")
+    before = owner(target)
+    (theirs / "file").symlink_to(target)
+    with pytest.raises(OSError, match="symbolic links"):
+        open_own(theirs / "file", os.O_RDWR)
+    replace_file(theirs / "file", b"new")
+    assert (target.read_bytes(), owner(target)) == (b"content", before)
+    assert (theirs / "file").read_bytes() == b"new"
+
+
+def test_replaced_file(theirs: Path) -> None:
+    """A file that is replaced is new, readable, the folder's owner's, and alone."""
+    (theirs / "file").write_bytes(b"old")
+    with (theirs / "file").open("rb") as old:
+        replace_file(theirs / "file", b"new")
+        assert old.read() == b"old"
+    assert (theirs / "file").read_bytes() == b"new"
+    assert owner(theirs / "file") == owner(theirs)
+    assert (theirs / "file").stat().st_mode & 0o777 == 0o644
+    assert len(list(theirs.iterdir())) == 1
+
+
+def test_failed_replacement(theirs: Path) -> None:
+    """A file that cannot be replaced stays, and nothing is left beside it."""
+    (theirs / "file").mkdir()
+    with pytest.raises(IsADirectoryError):
+        replace_file(theirs / "file", b"new")
+    assert [one.name for one in theirs.iterdir()] == ["file"]

@@ -8,6 +8,7 @@ import json
 import os
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,7 @@ from syncd.errors import (
     StorageError,
     VerificationError,
 )
+from syncd.job import StoppedError
 from syncd.limits import Limits
 from syncd.manifest import Descriptor, Image, Reader, read_image
 from syncd.reference import Reference
@@ -193,15 +195,25 @@ class TestLayout:
         with pytest.raises(ImageError, match=error):
             Layout(tmp_path).find("a")
 
-    def test_unreadable(self, tmp_path: Path) -> None:
-        """What is no file is a StorageError, as document and as blob."""
+    @pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo])
+    def test_unreadable(self, make: Callable[[Path], None], tmp_path: Path) -> None:
+        """What is no file is an error, as document and as blob, before it is opened."""
         wanted = descriptor()
         path = tmp_path / "blobs" / "sha256" / wanted.digest.encoded
-        path.mkdir(parents=True)
-        with pytest.raises(StorageError, match="cannot be read"):
+        path.parent.mkdir(parents=True)
+        make(path)
+        with pytest.raises(ImageError, match="is not a file"):
             Layout(tmp_path).document(wanted)
-        with pytest.raises(StorageError, match="cannot be read"):
+        with pytest.raises(ImageError, match="is not a file"):
             Layout(tmp_path).blob(wanted)
+
+    @pytest.mark.parametrize("marker", [b"", b"{}", b'{"imageLayoutVersion": "2.0.0"}', b"[1]"])
+    def test_unknown_layout(self, marker: bytes, tmp_path: Path) -> None:
+        """A layout of a version that nobody knows is refused."""
+        write_layout(tmp_path, {"a": image(layer())})
+        (tmp_path / "oci-layout").write_bytes(marker)
+        with pytest.raises(ImageError, match="oci-layout"):
+            Layout(tmp_path).find("a")
 
     def test_documents_are_verified(self, tmp_path: Path) -> None:
         """A manifest that was altered, lost or is too large is refused."""
@@ -242,7 +254,6 @@ class TestCacheReading:
         for _ in range(2):
             assert read_all(cache.reader(descriptor(), origin.fetch)) == CONTENT
         assert origin.offsets == [0]
-        assert cache.has(descriptor().digest)
         assert (list(stored(cache).values()), parts(cache)) == ([CONTENT], [])
 
     def test_empty_blob(self, cache: Cache) -> None:
@@ -254,7 +265,7 @@ class TestCacheReading:
         """While it is being read, or when it was left, a blob is not there."""
         reader = cache.reader(descriptor(), Origin().fetch)
         reader.read(1000)
-        assert not cache.has(descriptor().digest)
+        assert stored(cache) == {}
         reader.close()
         assert stored(cache) == {}
         assert parts(cache) == [CONTENT[:1000]]
@@ -299,7 +310,7 @@ class TestCacheReading:
         path.write_bytes(content)
         with pytest.raises(VerificationError):
             read_all(cache.reader(descriptor(), origin.fetch))
-        assert not cache.has(descriptor().digest)
+        assert stored(cache) == {}
         assert read_all(cache.reader(descriptor(), origin.fetch)) == CONTENT
         assert origin.offsets == [0, 0]
 
@@ -321,6 +332,20 @@ class TestCacheReading:
         thread.join(10)
         assert got == [CONTENT]
         assert second.offsets == []
+
+    def test_waiting_ends(self, cache: Cache) -> None:
+        """Whoever waits for a blob may give up; nothing of theirs stays open."""
+        first = cache.reader(descriptor(), Origin().fetch)
+        first.read(1000)
+        before = len(list(Path("/proc/self/fd").iterdir()))
+
+        def give_up(_: float) -> None:
+            raise StoppedError("syncd is stopping")
+
+        with pytest.raises(StoppedError):
+            cache.reader(descriptor(), Origin().fetch, give_up)
+        assert len(list(Path("/proc/self/fd").iterdir())) == before
+        first.close()
 
     def test_second_reader_resumes(self, cache: Cache) -> None:
         """When the one who fetches gives up, the next one goes on where they stopped."""
@@ -446,7 +471,7 @@ class TestCacheKeeping:
         """A young blob that no image names yet belongs to a job under way."""
         read_all(cache.reader(descriptor(), Origin().fetch))
         bring(cache, "reg.test/a:1", OTHER)
-        assert cache.has(descriptor().digest)
+        assert CONTENT in stored(cache).values()
 
     def test_eviction(self, cache: Cache) -> None:
         """The image that was not used for the longest time goes first; shared blobs stay."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import resource
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -13,9 +15,9 @@ import pytest
 from syncd.blobs import Layout, Verified
 from syncd.convert import convert
 from syncd.errors import ImageError, LimitError, StorageError, VerificationError
-from syncd.job import Advance, Silence, StoppedError
+from syncd.job import Advance, Progress, Silence, StoppedError
 from syncd.limits import Limits
-from syncd.manifest import read_image
+from syncd.manifest import Descriptor, Reader, read_image
 from syncd.spool import Spool
 from tests.archives import (
     directory,
@@ -300,6 +302,83 @@ def test_stop(step: str, tmp_path: Path) -> None:
     assert not [one for one in threading.enumerate() if one.name.startswith(("layer", "compress"))]
 
 
+class Trickle:
+    """A blob that never comes to its end."""
+
+    def __init__(self) -> None:
+        self.reads = 0
+
+    def read(self, size: int, /) -> bytes:
+        """Return a byte; fail when nobody ever loses patience."""
+        self.reads += 1
+        assert self.reads < 100_000
+        time.sleep(0.001)
+        return b"\0"
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+def test_failure_ends_the_rest(tmp_path: Path) -> None:
+    """When a layer fails, the others are given up, however long they would take."""
+    slow, bad = layer(file("a"), compression=""), layer(file("b"), compression="")
+    layout = Layout(write_layout(tmp_path / "layout", {"": image(bad, slow)}))
+    found = read_image(layout, layout.find(), AMD64)
+
+    def opened(wanted: Descriptor) -> Reader:
+        if wanted == found.layers[1].descriptor:
+            return Trickle()
+        raise VerificationError("blob has other content than its digest says")
+
+    with pytest.raises(VerificationError, match="other content"):
+        convert(
+            found,
+            opened,
+            tmp_path / "o",
+            level=1,
+            limits=Limits(),
+            spool=Spool(tmp_path),
+            progress=Silence(),
+        )
+
+
+def test_stop_at_a_kept_layer(tmp_path: Path) -> None:
+    """Stopped when a layer was just taken up, a conversion leaves no descriptor open."""
+    layout = Layout(write_layout(tmp_path / "layout", {"": SIMPLE}))
+    found = read_image(layout, layout.find(), AMD64)
+
+    def again(progress: Progress) -> None:
+        convert(
+            found,
+            lambda wanted: Verified(layout.blob(wanted), wanted),
+            tmp_path / "o",
+            level=1,
+            limits=Limits(),
+            spool=Spool(tmp_path, tmp_path / "kept"),
+            progress=progress,
+            earlier=(),
+        )
+
+    again(Silence())
+    open_before = open_files()
+    with pytest.raises(StoppedError) as told:
+        again(Late())
+    assert (open_files(), str(told.value)) == (open_before, "the daemon is stopping")
+
+
+class Late:
+    """A progress that stops the work once something of a layer is done."""
+
+    def begin(self, step: str, subject: str, total: int | None) -> Advance:
+        """Stop at the first byte."""
+
+        def advance(amount: int) -> None:
+            if amount:
+                raise StoppedError("the daemon is stopping")
+
+        return advance
+
+
 def test_more_layers_than_open_files(tmp_path: Path) -> None:
     """An image of more layers than files may be open is a StorageError that says so."""
     layout = write_layout(
@@ -341,3 +420,12 @@ def test_memory(compression: str, tmp_path: Path) -> None:
     before, after = map(int, done.stdout.split())
     assert after - before < 70 << 10
     assert read(tmp_path / "out" / "template.tar.zst")[-1].content == b"end"
+
+
+def test_refused_layer_is_named(tmp_path: Path) -> None:
+    """What a layer may not do to those below is told with the layer that does it, once."""
+    bad = layer(hardlink("a", "gone"))
+    layout = write_layout(tmp_path / "layout", {"": image(layer(file("b")), bad)})
+    with pytest.raises(ImageError, match=r"hard link 'a' to 'gone'") as told:
+        convert_layout(layout, tmp_path)
+    assert str(told.value).count(f"layer sha256:{hashlib.sha256(bad.stored).hexdigest()}") == 1

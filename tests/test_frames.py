@@ -105,6 +105,17 @@ def test_lost_template(size: int | None, spool: Spool, earlier: tuple[Path, Tabl
         assert plain(frames.make(PLAIN[-1])[1]) == PLAIN[-1]
 
 
+def test_own_disk_fails(tmp_path: Path) -> None:
+    """A frame that is lost because this conversion's own disk fails is told as that."""
+    scratch = Spool(tmp_path).new()
+    with Frames(3, scratch) as frames:
+        name = frames.put(PLAIN[0])
+        scratch.close()
+        with pytest.raises(StorageError, match="spool file cannot be read: Bad file") as told:
+            frames.get(name)
+        assert not isinstance(told.value, LostFrameError)
+
+
 def test_several_templates(spool: Spool, earlier: tuple[Path, Table]) -> None:
     """A frame is found in whichever template has it; the first counts."""
     path, table = earlier
@@ -131,26 +142,28 @@ def test_table(tmp_path: Path, earlier: tuple[Path, Table]) -> None:
     """A table is read as it was written."""
     _, table = earlier
     table.write(tmp_path / "table")
-    assert Table.read(tmp_path / "table") == table
+    assert Table.read(tmp_path / "table", 1000) == table
+    assert Table.read(tmp_path / "table", len(table.frames)) == table
+    assert Table.read(tmp_path / "table", len(table.frames) - 1) is None
     Table(3, 0, ()).write(tmp_path / "table")
-    assert Table.read(tmp_path / "table") == Table(3, 0, ())
+    assert Table.read(tmp_path / "table", 1000) == Table(3, 0, ())
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"syncd frames 1\n", b"other frames 1\n" + bytes(12), None]
+    "content", [b"", b"syncd frames 2\n", b"other frames 2\n" + bytes(11), None]
 )
 def test_no_table(content: bytes | None, tmp_path: Path) -> None:
     """What is no table is none, and so is a file that is not there."""
     if content is not None:
         (tmp_path / "table").write_bytes(content)
-    assert Table.read(tmp_path / "table") is None
+    assert Table.read(tmp_path / "table", 1000) is None
 
 
 def test_table_of_another_zstd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Frames that another version of zstd made are not taken for those of this one."""
     Table(3, 0, (Frame(bytes(32), 9, bytes(32)),)).write(tmp_path / "table")
-    monkeypatch.setattr("syncd.frames._VERSION", 10600)
-    assert Table.read(tmp_path / "table") is None
+    monkeypatch.setattr("syncd.frames._VERSION", bytes((1, 6, 0)))
+    assert Table.read(tmp_path / "table", 1000) is None
 
 
 def test_cut_table(tmp_path: Path, earlier: tuple[Path, Table]) -> None:
@@ -159,7 +172,7 @@ def test_cut_table(tmp_path: Path, earlier: tuple[Path, Table]) -> None:
     content = (tmp_path / "table").read_bytes()
     for size in range(0, len(content), 37):
         (tmp_path / "table").write_bytes(content[:size])
-        found = Table.read(tmp_path / "table")
+        found = Table.read(tmp_path / "table", 1000)
         assert found is None or found.frames == earlier[1].frames[: len(found.frames)]
 
 

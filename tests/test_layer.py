@@ -247,6 +247,12 @@ def test_bomb(compression: str, stored: bytes, tmp_path: Path) -> None:
     assert peak < 10 << 20
 
 
+def test_empty_zstd(tmp_path: Path) -> None:
+    """A blob of no bytes is no zstd stream, as it is no gzip file."""
+    with pytest.raises(ImageError, match="zstd stream is empty"):
+        take(b"", "zstd", tmp_path, plain=b"")
+
+
 def test_impossible_size(tmp_path: Path) -> None:
     """A header that claims a size beyond all bounds takes no memory for it."""
     plain = tar(block(b"a", size=b"\x80" + (1 << 59).to_bytes(11, "big")))
@@ -366,6 +372,70 @@ def test_kept_layer_beyond_the_bounds(tmp_path: Path) -> None:
             later.frames.put(CONTENTS[b"c"][at : at + FRAME_MAX])
         with pytest.raises(LimitError, match=r"limits\.unpacked"):
             recall(layer, later)
+
+
+@pytest.mark.parametrize("bound", ["path", "header"])
+def test_kept_layer_under_other_bounds(bound: str, tmp_path: Path) -> None:
+    """Bounds that only unpacking can check: a layer kept under wider ones is unpacked again."""
+    small = layer_of(tar(file("a", b"content")))
+    with means(tmp_path, Limits(**{bound: 2000}), kept=tmp_path / "kept") as given:
+        layer, first = unpacked_from(small, given)
+        first.close()
+    for now, is_taken in ((1999, False), (2000, True), (2001, True)):
+        with means(tmp_path, Limits(**{bound: now}), kept=tmp_path / "kept") as later:
+            found = recall(layer, later)
+            assert (found is not None) == is_taken
+            if found is not None:
+                found.close()
+
+
+def test_kept_layers_charge_their_own(tmp_path: Path) -> None:
+    """Of two layers that one budget was for, each uses up later what it used up itself."""
+    small = [layer_of(tar(file(name, b"content" * 9))) for name in ("a", "bcd")]
+    with means(tmp_path, kept=tmp_path / "kept") as given:
+        layers = []
+        for one in small:
+            layer, unpacked = unpacked_from(one, given)
+            unpacked.close()
+            layers.append(layer)
+    with means(tmp_path, kept=tmp_path / "kept") as later:
+        used = []
+        for layer in layers:
+            found = recall(layer, later)
+            assert found is not None
+            found.close()
+            used.append((later.budget.unpacked.used, later.budget.metadata.used))
+    assert [one[0] for one in used] == [len(small[0].plain), sum(len(one.plain) for one in small)]
+    assert used[-1] == (given.budget.unpacked.used, given.budget.metadata.used)
+
+
+def test_lost_press(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A frame that cannot be put aside ends the layer, also when all later ones can."""
+    put, refusals = Frames.put, iter([True])
+
+    def failing_once(frames: Frames, plain: bytes | memoryview) -> bytes:
+        if next(refusals, False):
+            raise StorageError("the spool folder does not take more")
+        return put(frames, plain)
+
+    monkeypatch.setattr(Frames, "put", failing_once)
+    with (
+        means(tmp_path) as given,
+        pytest.raises(StorageError, match="does not take more"),
+    ):
+        unpacked_from(layer_of(tar(*(file(f"{i}", NOISE[:100_000]) for i in range(9)))), given)
+
+
+def test_memory_of_tiny_members(tmp_path: Path) -> None:
+    """A large file that comes as gzip members of a byte each takes no more memory than another."""
+    plain = tar(file("a", bytes(100_000)))
+    stored = b"".join(gzip.compress(plain[at : at + 1], 1) for at in range(len(plain)))
+    with means(tmp_path) as given:
+        tracemalloc.start()
+        unpacked_from(Made(stored, plain, "gzip"), given)[1].close()
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert peak < 8 << 20
 
 
 def test_nothing_is_kept_unasked(tmp_path: Path) -> None:

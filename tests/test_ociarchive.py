@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import zstandard
 from syncd import ociarchive
 from syncd.blobs import Layout, Verified
 from syncd.convert import convert
-from syncd.errors import ImageError, VerificationError
+from syncd.errors import ImageError, StorageError, VerificationError
 from syncd.job import Silence
 from syncd.limits import Limits
 from syncd.manifest import Descriptor, Image, Layer, read_image
@@ -24,7 +25,7 @@ from syncd.reference import Digest, Platform
 from syncd.rootfs import Written
 from syncd.spool import Spool
 from syncd.template import Format
-from tests.archives import directory, file, whiteout
+from tests.archives import directory, file, tar, whiteout
 from tests.images import Content, image, index, layer, write_layout
 
 AMD64 = Platform("linux", "amd64")
@@ -291,3 +292,22 @@ def test_wrong_content(tmp_path: Path) -> None:
     absent = Descriptor("", Digest.of(b"absent"), 1)
     with pytest.raises(ImageError, match=r"lacks the member blobs/sha256/"):
         source.blob(absent)
+
+
+def test_archive_that_shrinks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An archive that loses its end while it is looked at is an error, and the end of it."""
+    path = tmp_path / "archive"
+    path.write_bytes(bytes(4096))
+    monkeypatch.setattr(os, "pread", lambda *_: b"")
+    with pytest.raises(ImageError, match="became shorter"):
+        Archive(path)
+
+
+def test_archive_that_goes(tmp_path: Path) -> None:
+    """An archive that is deleted while it is read is a StorageError."""
+    path = tmp_path / "archive"
+    path.write_bytes(tar(file("oci-layout", b"{}"), file("index.json", b"{}")))
+    archive = Archive(path)
+    path.unlink()
+    with pytest.raises(StorageError, match="cannot be read: No such file"):
+        archive.find()

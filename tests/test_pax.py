@@ -14,14 +14,27 @@ from syncd.errors import ImageError
         (b"", {}),
         (b"9 uid=10\n", {b"uid": b"10"}),
         (b"7 uid=\n", {b"uid": b""}),
-        (b"11 a=b=c=d\n", {b"a": b"b=c=d"}),
-        (b"9 a=1\n2\0\n", {b"a": b"1\n2\0"}),
-        (b"6 a=1\n6 b=2\n6 a=3\n", {b"a": b"3", b"b": b"2"}),
+        (b"14 path=b=c=d\n", {b"path": b"b=c=d"}),
+        (b"13 path=1\n2\0\n", {b"path": b"1\n2\0"}),
+        (b"8 uid=1\n8 gid=2\n8 uid=3\n", {b"uid": b"3", b"gid": b"2"}),
     ],
 )
 def test_records(payload: bytes, found: dict[bytes, bytes]) -> None:
     """Records may hold any bytes; of equal keys the last counts."""
     assert pax.records(payload, 0) == found
+
+
+def test_records_without_use() -> None:
+    """What a template has no use for is read past, however much it is."""
+    payload = b"".join(_record(b"comment.%d" % nth, b"x") for nth in range(1000))
+    payload += _record(b"SCHILY.xattr.trusted.a", b"1")
+    payload += _record(b"SCHILY.xattr.user.a", b"2")
+    assert pax.records(payload, 0) == {b"SCHILY.xattr.user.a": b"2"}
+
+
+def _record(key: bytes, value: bytes) -> bytes:
+    """Return a record whose length has two digits."""
+    return b"%d %b=%b\n" % (len(key) + len(value) + 5, key, value)
 
 
 @pytest.mark.parametrize(

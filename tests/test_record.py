@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import tracemalloc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,7 +25,7 @@ MEMBERS = [
     Member(b"link", SYMLINK, 0o777, 0, 0, 0, target=b"\x80/../x"),
     Member(b"null", CHARACTER_DEVICE, 0o666, 0, 0, 0, device=(1, 3)),
 ]  # fmt: skip
-RECORD = Record(MEMBERS, 12345, 678)
+RECORD = Record(MEMBERS, 12345, 678, 4095, 1 << 40)
 
 
 @contextmanager
@@ -38,11 +39,29 @@ def opened(path: Path) -> Iterator[BinaryIO]:
 @pytest.mark.parametrize("members", [[], MEMBERS, MEMBERS * 300])
 def test_read_as_written(members: list[Member], tmp_path: Path) -> None:
     """Members of every kind come back, and the contents before them are untouched."""
-    record = Record(members, 12345, 678)
+    record = Record(members, 12345, 678, 4095, 1 << 40)
     with opened(tmp_path / "kept") as file:
         record.write(file)
         assert Record.read(file) == record
         assert os.pread(file.fileno(), len(CONTENTS), 0) == CONTENTS
+
+
+def test_memory(tmp_path: Path) -> None:
+    """Writing and reading many large attributes takes little more memory than they do."""
+    value = bytes(range(256)) * 256
+    members = [
+        Member(b"%d" % i, FILE, 0o644, 0, 0, 0, xattrs={b"user.a": value}) for i in range(200)
+    ]
+    with opened(tmp_path / "kept") as file:
+        tracemalloc.start()
+        Record(members, 0, 0, 4095, 1 << 20).write(file)
+        written = tracemalloc.get_traced_memory()[1]
+        tracemalloc.reset_peak()
+        assert len(Record.read(file).members) == 200
+        read = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert written < 4 << 20
+    assert read < 4 * 200 * len(value)
 
 
 def test_any_damage(tmp_path: Path) -> None:
@@ -66,7 +85,7 @@ def test_another_version(tmp_path: Path) -> None:
     path = tmp_path / "kept"
     with opened(path) as file:
         RECORD.write(file)
-        later = path.read_bytes()[:-32].replace(b"syncd layer 1", b"syncd layer 2")
+        later = path.read_bytes()[:-32].replace(b"syncd layer 2", b"syncd layer 3")
         os.truncate(path, 0)
         os.pwrite(file.fileno(), later + _digest_of(later), 0)
         with pytest.raises(StorageError, match="another version"):

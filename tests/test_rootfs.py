@@ -17,7 +17,7 @@ import zstandard
 from blake3 import blake3
 
 from syncd.errors import LimitError, StorageError
-from syncd.frames import FRAME_MAX, LARGE, Frames, LostFrameError
+from syncd.frames import FRAME_MAX, LARGE, THREADS, Frames, LostFrameError
 from syncd.limits import Allowance, Limits
 from syncd.member import DIRECTORY, FILE, HARD_LINK, SYMLINK, Member
 from syncd.overlay import Entry
@@ -60,7 +60,7 @@ def written(
     *contents: bytes,
     frames: Frames | None = None,
     level: int = 1,
-    threads: int | None = None,
+    threads: int = THREADS,
     limits: Limits | None = None,
 ) -> tuple[bytes, Written]:
     """Write a plan; return the bytes of the template and what was said of them."""
@@ -123,7 +123,7 @@ def test_contents_of_several_layers() -> None:
 @pytest.mark.parametrize("level", [1, 3, 10])
 def test_deterministic(level: int) -> None:
     """The same plan gives the same bytes, twice and with any number of threads."""
-    outputs = {written(MIXED, NOISE, level=level, threads=n)[0] for n in (1, 1, 2, 4, None)}
+    outputs = {written(MIXED, NOISE, level=level, threads=n)[0] for n in (1, 1, 2, 4, THREADS)}
     assert len(outputs) == 1
 
 

@@ -17,7 +17,7 @@ from syncd.reference import Digest
 from syncd.spool import Spool
 
 DIFF_ID = Digest.of(b"a layer")
-RECORD = Record([Member(b"a", FILE, 0o644, 0, 0, 0, size=5, extents=((0, 5, 0),))], 1536, 30)
+RECORD = Record([Member(b"a", FILE, 0o644, 0, 0, 0, size=5, extents=((0, 5, 0),))], 1536, 30, 9, 9)
 
 
 @pytest.fixture
@@ -68,6 +68,44 @@ def test_bad_ones_are_dropped(spool: Spool, tmp_path: Path) -> None:
     kept.write_bytes(kept.read_bytes().replace(b"hello", b"hallo"))
     assert spool.find(DIFF_ID) is None
     assert not kept.exists()
+
+
+def test_bad_ones_that_stay(spool: Spool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bad one that cannot be dropped, in a folder that is read-only, is passed over."""
+    with spool.new() as scratch:
+        spool.keep(DIFF_ID, scratch, RECORD)
+    (kept,) = (tmp_path / "kept").iterdir()
+    os.truncate(kept, 9)
+
+    def refusing(_: Path) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(Path, "unlink", refusing)
+    assert spool.find(DIFF_ID) is None
+
+
+def test_last_use(spool: Spool, tmp_path: Path) -> None:
+    """A kept layer that is taken up was used now: the cache's bound goes by that."""
+    with spool.new() as scratch:
+        spool.keep(DIFF_ID, scratch, RECORD)
+    (kept,) = (tmp_path / "kept").iterdir()
+    os.utime(kept, (0, 0))
+    found = spool.find(DIFF_ID)
+    assert found is not None
+    found[0].close()
+    assert kept.stat().st_mtime > 0
+
+
+def test_kept_for_the_owner(spool: Spool, tmp_path: Path) -> None:
+    """What is kept belongs to whom the folder belongs, also when root keeps it."""
+    (tmp_path / "kept").mkdir()
+    if os.geteuid() == 0:
+        os.chown(tmp_path / "kept", 4321, 8765)
+    with spool.new() as scratch:
+        spool.keep(DIFF_ID, scratch, RECORD)
+    (kept,) = (tmp_path / "kept").iterdir()
+    found, folder = kept.stat(), (tmp_path / "kept").stat()
+    assert (found.st_uid, found.st_gid) == (folder.st_uid, folder.st_gid)
 
 
 def test_keeping_is_no_duty(spool: Spool, tmp_path: Path) -> None:

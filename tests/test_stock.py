@@ -139,6 +139,36 @@ async def test_another_level(tmp_path: Path, registry: Registry) -> None:
         assert await bring(house, registry, TOPPED) == expected
 
 
+async def test_bound_of_memory(
+    tmp_path: Path, registry: Registry, pressed: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tables of more frames than may be held are left alone, and the file is the same."""
+    expected = await fresh(tmp_path / "fresh", registry, REBUILT)
+    async with House(tmp_path, registry) as house:
+        await bring(house, registry, FIRST)
+        (table,) = (tmp_path / "state" / "made").glob("*.frames")
+        monkeypatch.setattr("syncd.stock._FRAMES", table.stat().st_size // 68 - 1)
+        whole = sum(pressed)
+        pressed.clear()
+        assert await bring(house, registry, REBUILT) == expected
+        assert sum(pressed) > whole / 2
+
+
+async def test_foreign_things(tmp_path: Path, registry: Registry) -> None:
+    """A table whose template was deleted goes; a folder that somebody made is passed over."""
+    async with House(tmp_path, registry) as house:
+        await bring(house, registry, FIRST)
+        made = tmp_path / "state" / "made"
+        (template,) = made.glob("*.zst")
+        template.unlink()
+        (table,) = made.iterdir()
+        os.utime(table, (0, 0))
+        (tmp_path / "state" / "unpacked" / "folder").mkdir()
+        house.parts.sync.tidy()
+        assert list(made.iterdir()) == []
+        assert (tmp_path / "state" / "unpacked" / "folder").is_dir()
+
+
 async def test_bound(tmp_path: Path, registry: Registry) -> None:
     """What is left behind is bounded with the cache: unused ones go, the youngest files stay."""
     async with House(tmp_path, registry) as house:

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from syncd.belonging import hand_over, make_folder
+from syncd.belonging import make_folder, open_own
 from syncd.errors import StorageError, TargetUnavailableError
 from syncd.job import Advance
 
@@ -45,8 +45,7 @@ def sole_writer(state: Path, storage: str, name: str, advance: Advance) -> Itera
 def _of_host(folder: Path, key: str, advance: Advance) -> Iterator[None]:
     try:
         make_folder(folder)
-        opened = os.open(folder / key, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        hand_over(opened, folder)
+        opened = open_own(folder / key, os.O_RDWR)
     except OSError as exc:
         raise StorageError(
             f"the lock folder {folder} cannot be used: {exc.strerror}", "check its permissions"
