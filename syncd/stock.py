@@ -105,7 +105,7 @@ class Stock:
                 limits=config.limits.bounds(),
                 spool=Spool(folder, _unpacked(config)),
                 progress=errand.progress,
-                earlier=_earlier(config),
+                earlier=_earlier(config, errand.settings.compression_level),
             )
             path = _shelved(config, draft, image, form, written)
         cache.keep(errand.reference, image)
@@ -113,13 +113,13 @@ class Stock:
         return File(path, form, written.digest)
 
 
-def _earlier(config: Config) -> list[tuple[Path, Table]]:
-    """Return the newest finished files whose frames are known, as many as may be held."""
+def _earlier(config: Config, level: int) -> list[tuple[Path, Table]]:
+    """Return the newest finished files whose frames are of use, as many as may be held."""
     found: list[tuple[Path, Table]] = []
     room = _FRAMES
     for path in sorted(_shelf(config).glob(f"*{_TABLE}"), key=_last_used, reverse=True):
         table = Table.read(path, most=room)
-        if table is not None:
+        if table is not None and table.level == level:
             found.append((path.with_suffix(""), table))
             room -= len(table.frames)
         if len(found) == _SOURCES:

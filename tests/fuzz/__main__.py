@@ -15,7 +15,7 @@ from pathlib import Path
 import atheris
 
 with atheris.instrument_imports(include=["syncd"]):
-    from syncd import frames
+    from syncd import frames, layer, rootfs
     from syncd.errors import ImageError, SyncdError
     from syncd.limits import Limits
     from syncd.member import Member
@@ -26,7 +26,9 @@ from tests.images import image, layer_of, write_layout
 
 SEPARATOR = b"=layer="
 """Between the layers of an input of `convert`."""
-frames.LARGE = 700  # so that contents of the length that is drawn have frames of their own
+# So that contents of the length that is drawn have frames of their own, and several.
+for module in (frames, layer, rootfs):
+    vars(module).update(LARGE=700, FRAME_MAX=1500)
 LIMITS = Limits(entries=300, path=1000, header=8192, metadata=100_000, unpacked=1 << 20)
 
 
