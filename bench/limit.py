@@ -14,7 +14,7 @@ from pathlib import Path
 import zstandard
 from isal import isal_zlib
 
-from syncd.blobs import Layout
+from syncd.layout import Layout
 from syncd.manifest import read_image
 from syncd.reference import Platform
 

@@ -1,6 +1,6 @@
-"""Blobs on disk: OCI image layouts, read as a source and kept as the layer cache.
+"""The layer cache: blobs on disk, bounded, each fetched once.
 
-The cache is an OCI image layout: a blob appears under its digest only when it is complete and
+It is an OCI image layout: a blob appears under its digest only when it is complete and
 verified, and `index.json` is given only names of images whose blobs are there.  Other tools can
 read it; nothing but this module writes it.  Blobs are verified again on every reading, and one
 that has gone bad is dropped to be fetched anew, so the cache never waits for a disk to flush.
@@ -22,6 +22,7 @@ from typing import Any, BinaryIO, cast
 
 from syncd.belonging import make_folder, open_own, replace_file
 from syncd.errors import ImageError, StorageError, VerificationError
+from syncd.layout import Layout, Verified
 from syncd.limits import Limits
 from syncd.manifest import (
     OCI_INDEX,
@@ -30,8 +31,6 @@ from syncd.manifest import (
     Image,
     Manifest,
     Reader,
-    check_layout,
-    named,
     parse_document,
     parse_json,
 )
@@ -39,95 +38,12 @@ from syncd.reference import Digest, Reference
 
 _STALE = 24 * 3600.0  # seconds after which an abandoned download is not worth resuming
 _SETTLING = 3600.0  # seconds a blob may stay without an image that names it: its job is running
-
 _PAUSE = 0.25  # seconds between two looks at whether somebody else is done with a blob
 
 Pause = Callable[[float], object]
 """Waits so many seconds; may raise to give up."""
 Fetch = Callable[[Descriptor, int], Reader]
 """Opens a blob at its source, from an offset in bytes on."""
-
-
-class Verified:
-    """A reader of one blob that fails instead of ending when size or digest is wrong."""
-
-    def __init__(self, source: Reader, wanted: Descriptor) -> None:
-        self._source = source
-        self._wanted = wanted
-        self._hasher = wanted.digest.hasher()
-        self._left = wanted.size
-
-    def read(self, size: int, /) -> bytes:
-        """Return the next bytes; raise VerificationError once they cannot be the promised ones."""
-        try:
-            data = self._source.read(min(size, self._left + 1))
-        except OSError as exc:
-            raise StorageError(f"blob {self._wanted.digest} cannot be read: {exc}") from exc
-        self._hasher.update(data)
-        self._left -= len(data)
-        if self._left < 0 or (not data and self._left):
-            raise VerificationError(
-                f"blob {self._wanted.digest} has {'more' if self._left < 0 else 'fewer'} "
-                f"than the {self._wanted.size} bytes its descriptor says",
-                "try again; if it stays so, push the image again",
-            )
-        if not data and self._hasher.hexdigest() != self._wanted.digest.encoded:
-            raise VerificationError(
-                f"blob {self._wanted.digest} has other content than its digest says",
-                "try again; if it stays so, push the image again",
-            )
-        return data
-
-    def close(self) -> None:
-        """Let go of the source."""
-        self._source.close()
-
-
-class Layout:
-    """An OCI image layout in a folder, as a source of images."""
-
-    def __init__(self, folder: Path, limits: Limits | None = None) -> None:
-        self.folder = folder
-        self._limits = limits or Limits()
-
-    def find(self, name: str = "") -> Descriptor:
-        """Return the image of this name, or the only one; raise ImageError or StorageError."""
-        if not (self.folder / "oci-layout").is_file():
-            raise ImageError(f"{self.folder} is not an OCI image layout: it has no oci-layout file")
-        check_layout(self._read(self.folder / "oci-layout"), f"{self.folder}/oci-layout")
-        return named(self._read(self.folder / "index.json"), name, f"{self.folder}/index.json")
-
-    def document(self, wanted: Descriptor) -> bytes:
-        """Return a manifest, index or config, verified."""
-        return wanted.verify(self._read(self._path(wanted.digest)))
-
-    def blob(self, wanted: Descriptor, offset: int = 0) -> Reader:
-        """Open a blob from `offset` on; raise ImageError when the layout lacks it."""
-        path = self._path(wanted.digest)
-        _refuse_special(path)
-        try:
-            file = path.open("rb", buffering=0)
-        except FileNotFoundError as exc:
-            raise ImageError(f"{self.folder} lacks the blob {wanted.digest}") from exc
-        except OSError as exc:
-            raise StorageError(f"blob {wanted.digest} cannot be read: {exc}") from exc
-        file.seek(offset)
-        return file
-
-    def _path(self, digest: Digest) -> Path:
-        return self.folder / "blobs" / digest.algorithm / digest.encoded
-
-    def _read(self, path: Path) -> bytes:
-        _refuse_special(path)
-        try:
-            with path.open("rb") as file:
-                content = file.read(self._limits.document + 1)
-        except FileNotFoundError as exc:
-            raise ImageError(f"{path} does not exist") from exc
-        except OSError as exc:
-            raise StorageError(f"{path} cannot be read: {exc.strerror}") from exc
-        self._limits.check("document", len(content), f"the size of {path}")
-        return content
 
 
 class Cache(Layout):
@@ -343,12 +259,6 @@ class _Resumed:
     def close(self) -> None:
         if self._rest is not None:
             self._rest.close()
-
-
-def _refuse_special(path: Path) -> None:
-    """Raise ImageError for what is there but no file: to open a FIFO, say, might take for ever."""
-    if path.exists() and not path.is_file():
-        raise ImageError(f"{path} is not a file")
 
 
 def _lock(file: BinaryIO) -> bool:

@@ -62,17 +62,15 @@ def convert(
     """
     limits.check("layers", len(image.layers), "the number of layers")
 
-    def attempt(spool: Spool, earlier: Sequence[tuple[Path, Table]] | None) -> rootfs.Written:
+    def attempt(room: Spool, reused: Sequence[tuple[Path, Table]] | None) -> rootfs.Written:
         with ExitStack() as stack:
-            frames = stack.enter_context(Frames(level, spool.new(), earlier))
+            frames = stack.enter_context(Frames(level, room.new(), reused))
             pressing = stack.enter_context(ThreadPoolExecutor(THREADS, "compress"))
-            means = Means(spool, frames, pressing, Budget(limits))
+            means = Means(room, frames, pressing, Budget(limits))
             tree = Tree(limits)
             contents = []
-            all_unpacked = _unpacked(image.layers, open_blob, means, progress)
-            for layer, unpacked in zip(
-                image.layers, stack.enter_context(all_unpacked), strict=True
-            ):
+            layers = stack.enter_context(_unpacked(image.layers, open_blob, means, progress))
+            for layer, unpacked in zip(image.layers, layers, strict=True):
                 try:
                     tree.apply(unpacked.members)
                 except ImageError as exc:

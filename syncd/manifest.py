@@ -155,37 +155,6 @@ class Index:
         )
 
 
-def check_layout(marker: bytes, place: str) -> None:
-    """Check the file `oci-layout` of a layout: its version must be one that is read here."""
-    version = parse_json(marker, place).get("imageLayoutVersion")
-    if not isinstance(version, str) or not version.startswith("1."):
-        raise ImageError(
-            f"{place} is of image layout version {version!r:.40}", "syncd reads version 1.0.0"
-        )
-
-
-def named(index: bytes, name: str, place: str) -> Descriptor:
-    """Return the entry of a layout's `index.json` that has this name, or the only one there is.
-
-    The name is the annotation `org.opencontainers.image.ref.name` (image-layout.md).  Entries of
-    other media types than an image's are passed over (image-index.md).
-    """
-    fields = parse_json(index, place)
-    if fields.get("schemaVersion", 2) != 2:
-        raise ImageError(f"{place} is not of schema version 2")
-    entries = _sequence(fields.get("manifests"), f"{place}.manifests")
-    parsed = [Descriptor.parse(e, f"{place}.manifests[{i}]") for i, e in enumerate(entries)]
-    found = [one for one in parsed if one.media_type in (*MANIFEST_TYPES, *INDEX_TYPES)]
-    names = [dict(entry.annotations).get(REF_NAME, "") for entry in found]
-    chosen = [entry for entry, own in zip(found, names, strict=True) if name in ("", own)]
-    if len({entry.digest for entry in chosen}) == 1:
-        return chosen[-1]
-    held = ", ".join(filter(None, names)) or f"{len(found)} images without a name"
-    if not chosen:
-        raise ImageError(f"{place} has no image {name!r}", f"it has: {held}")
-    raise ImageError(f"{place} has several images", f"name one of: {held}")
-
-
 @dataclass(frozen=True, slots=True)
 class Manifest:
     """One platform's image: its config and its layers, oldest first."""
@@ -262,12 +231,12 @@ def parse_document(content: bytes, descriptor: Descriptor) -> Index | Manifest:
     if "manifests" in fields and ("layers" in fields or "config" in fields):
         raise ImageError(f"{place} is an index and a manifest at once")
     if media_type in INDEX_TYPES:
-        entries = _sequence(fields.get("manifests"), f"{place}.manifests")
+        entries = sequence(fields.get("manifests"), f"{place}.manifests")
         return Index(
             tuple(Descriptor.parse(e, f"{place}.manifests[{i}]") for i, e in enumerate(entries))
         )
     if media_type in MANIFEST_TYPES:
-        layers = _sequence(fields.get("layers"), f"{place}.layers")
+        layers = sequence(fields.get("layers"), f"{place}.layers")
         return Manifest(
             content,
             media_type,
@@ -298,7 +267,7 @@ def _image(
         raise ImageError(f"{place} has a rootfs of the unknown type {rootfs['type']!r:.40}")
     diff_ids = [
         _digest(value, f"{place}.rootfs.diff_ids[{i}]")
-        for i, value in enumerate(_sequence(rootfs.get("diff_ids"), f"{place}.rootfs.diff_ids"))
+        for i, value in enumerate(sequence(rootfs.get("diff_ids"), f"{place}.rootfs.diff_ids"))
     ]
     if len(diff_ids) != len(manifest.layers):
         raise ImageError(
@@ -331,7 +300,8 @@ def _mapping(value: object, place: str) -> dict[str, Any]:
     return value
 
 
-def _sequence(value: object, place: str) -> list[Any]:
+def sequence(value: object, place: str) -> list[Any]:
+    """Return a JSON array of a document; raise ImageError when it is none."""
     if not isinstance(value, list):
         raise ImageError(f"{place} is not a JSON array")
     return value

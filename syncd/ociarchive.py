@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from syncd.errors import ImageError, StorageError
+from syncd.layout import check_layout, named
 from syncd.limits import Limits
 from syncd.manifest import (
     OCI_CONFIG,
@@ -29,8 +30,6 @@ from syncd.manifest import (
     Image,
     Layer,
     Reader,
-    check_layout,
-    named,
     parse_json,
 )
 from syncd.member import BLOCK, END_OF_ARCHIVE, FILE, Member, header, is_whole, padding

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from syncd.blobs import Layout, Verified
+from syncd.layout import Layout, Verified
 from syncd.manifest import Descriptor, Reader, Source
 from syncd.ociarchive import Archive
 from syncd.reference import Reference

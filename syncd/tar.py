@@ -11,20 +11,18 @@ https://www.gnu.org/software/tar/manual/html_node/Standard.html and Sparse-Forma
 
 from __future__ import annotations
 
-import re
 from collections.abc import Generator
-from functools import lru_cache
 from typing import Protocol
 
 from syncd import pax
 from syncd.errors import ImageError
+from syncd.header import Header, number
 from syncd.limits import Allowance, Limits
 from syncd.member import (
     BLOCK,
     BLOCK_DEVICE,
     CHARACTER_DEVICE,
     DIRECTORY,
-    FIELDS,
     FIFO,
     FILE,
     HARD_LINK,
@@ -32,17 +30,14 @@ from syncd.member import (
     SYMLINK,
     Member,
     quote,
-    total,
     weight,
 )
 
 _WITHOUT_CONTENT = (HARD_LINK, SYMLINK, CHARACTER_DEVICE, BLOCK_DEVICE, DIRECTORY, FIFO)
 _GNU_SPARSE = b"S"
-_OCTAL = re.compile(rb"-?[0-7]+")
 _CHARGE = 16 << 10  # bytes of metadata that are charged at a time, since that takes a lock
 _LARGEST = 1 << 60
 _LATEST = (1 << 62) * 10**9
-_LARGEST_DEVICE = (1 << 20) - 1  # MINORBITS, linux/kdev_t.h; no major is larger either
 _ZERO_BLOCK = bytes(BLOCK)
 
 
@@ -133,7 +128,7 @@ class Parser:
                     raise ImageError(f"a lone zero block stands at byte {start}")
                 break
             self._between_members = False
-            header = _Header(block, start)
+            header = Header(block, start)
             if header.kind in b"xXgLK":
                 self._limits.check("header", header.size, f"the extended header at byte {start}")
                 payload = (yield _padded(header.size))[: header.size] if header.size else b""
@@ -158,7 +153,7 @@ class Parser:
             yield BLOCK
 
     def _read_member(
-        self, header: _Header, records: dict[bytes, bytes]
+        self, header: Header, records: dict[bytes, bytes]
     ) -> Generator[int, bytes, None]:
         """Add the member of `header` and of the extended `records` that came before it."""
         name = records.get(b"path") or header.name
@@ -233,7 +228,7 @@ class Parser:
         return size, _pairs(numbers[1 : 1 + 2 * numbers[0]], member.name), stored - used
 
     def _read_old_sparse_map(
-        self, header: _Header
+        self, header: Header
     ) -> Generator[int, bytes, tuple[int, list[tuple[int, int]]]]:
         """Read the map of GNU's own sparse type: four entries, then blocks of 21."""
         numbers: list[int] = []
@@ -242,15 +237,15 @@ class Parser:
         while True:
             for at in range(0, len(fields), 24):
                 if fields[at : at + 24].strip(b"\0"):
-                    numbers.append(_number(fields[at : at + 12], header.start))
-                    numbers.append(_number(fields[at + 12 : at + 24], header.start))
+                    numbers.append(number(fields[at : at + 12], header.start))
+                    numbers.append(number(fields[at + 12 : at + 24], header.start))
             if not more:
                 break
             used += BLOCK
             self._limits.check("header", used, f"the sparse map of {quote(header.name)}")
             block = yield BLOCK
             fields, more = block[:504], block[504]
-        size = _number(header.block[483:495], header.start)
+        size = number(header.block[483:495], header.start)
         return size, _pairs(numbers, header.name)
 
     def _accept(self, member: Member) -> None:
@@ -275,81 +270,6 @@ class Parser:
         """Use up what the members since the last time hold."""
         held, self._held = self._held, 0
         self._metadata.take(held)
-
-
-class _Header:
-    """The fields of one 512-byte header block, its checksum verified."""
-
-    __slots__ = (
-        "block", "device", "gid", "kind", "mode", "mtime", "name", "size", "start", "target", "uid",
-    )  # fmt: skip
-
-    def __init__(self, block: bytes, start: int) -> None:
-        (name, mode, uid, gid, size, mtime, checksum, self.kind, target,
-         magic, _, _, _, major, minor, prefix) = FIELDS.unpack_from(block)  # fmt: skip
-        self.block, self.start = block, start
-        self.name = name.split(b"\0", 1)[0]
-        self.target = target.split(b"\0", 1)[0]
-        try:
-            _verify_checksum(block, checksum, start)
-            self.mode = _decoded(mode)
-            self.uid = _decoded(uid)
-            self.gid = _decoded(gid)
-            self.size = _decoded(size)
-            self.mtime = _decoded(mtime)
-        except ValueError as exc:
-            raise _bad_number(exc, start) from None
-        if self.size < 0 or self.uid < 0 or self.gid < 0:
-            raise ImageError(f"the tar header at byte {start} has a negative size or owner")
-        if magic == b"ustar\0":
-            # star keeps its own times behind a shorter prefix and signs with "tar" at the end.
-            prefix = prefix[:131] if block[508:512] == b"tar\0" else prefix
-            prefix = prefix.split(b"\0", 1)[0]
-            if prefix:
-                self.name = prefix + b"/" + self.name
-        self.device = (0, 0)
-        if self.kind in b"34" and magic.startswith(b"ustar"):
-            self.device = (_number(major, start), _number(minor, start))
-            if not 0 <= min(self.device) <= max(self.device) <= _LARGEST_DEVICE:
-                raise ImageError(f"the tar header at byte {start} has an impossible device number")
-
-
-def _verify_checksum(block: bytes, stored: bytes, start: int) -> None:
-    """Compare with the sum of all bytes, the checksum's own read as spaces (POSIX ustar)."""
-    expected = _decoded(stored)
-    found = total(block) - sum(stored) + 8 * 0x20
-    if found == expected:
-        return
-    # Some historic tars summed signed characters; readers accept both.
-    if found - 256 * sum(byte > 127 for byte in block[:148] + block[156:]) != expected:
-        raise ImageError(f"the tar header at byte {start} has a wrong checksum, or this is no tar")
-
-
-def _number(text: bytes, start: int) -> int:
-    """Read a numeric field of the header at byte `start`; raise ImageError when it is none."""
-    try:
-        return _decoded(text)
-    except ValueError as exc:
-        raise _bad_number(exc, start) from None
-
-
-def _bad_number(exc: ValueError, start: int) -> ImageError:
-    return ImageError(f"the tar header at byte {start} has a bad number {exc}")
-
-
-@lru_cache(4096)
-def _decoded(text: bytes) -> int:
-    """Read octal, or GNU's base-256 when the first bit is set; raise ValueError.
-
-    Most fields of an archive recur.
-    """
-    if text[0] & 0x80:
-        value = int.from_bytes(text, "big", signed=text[0] == 0xFF)
-        return value if text[0] == 0xFF else value - (0x80 << 8 * (len(text) - 1))
-    digits = text.split(b"\0", 1)[0].strip(b" ")
-    if digits and not _OCTAL.fullmatch(digits):
-        raise ValueError(repr(text))
-    return int(digits or b"0", 8)
 
 
 def _pairs(numbers: list[int], name: bytes) -> list[tuple[int, int]]:

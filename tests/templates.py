@@ -11,9 +11,9 @@ from pathlib import Path
 
 import zstandard
 
-from syncd.blobs import Layout, Verified
 from syncd.convert import convert
 from syncd.job import Silence
+from syncd.layout import Layout, Verified
 from syncd.limits import Allowance, Limits
 from syncd.manifest import Descriptor, read_image
 from syncd.member import HARD_LINK, Member

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from syncd.blobs import Layout
 from syncd.container import ContainerRequest, Startup
 from syncd.errors import RequestError
+from syncd.layout import Layout
 from syncd.manifest import Image, read_image
 from syncd.reference import Platform
 from tests.archives import file

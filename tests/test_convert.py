@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from syncd.blobs import Layout, Verified
 from syncd.convert import convert
 from syncd.errors import ImageError, LimitError, StorageError, VerificationError
 from syncd.job import Advance, Progress, Silence, StoppedError
+from syncd.layout import Layout, Verified
 from syncd.limits import Limits
 from syncd.manifest import Descriptor, Reader, read_image
 from syncd.spool import Spool

@@ -15,10 +15,10 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from syncd.blobs import Layout, Verified
 from syncd.convert import convert
 from syncd.frames import FRAME_MAX, LARGE, Table
 from syncd.job import Silence
+from syncd.layout import Layout, Verified
 from syncd.limits import Limits
 from syncd.manifest import read_image
 from syncd.member import FILE

@@ -17,10 +17,10 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from syncd.blobs import Verified
 from syncd.errors import ImageError, LimitError, StorageError, VerificationError
 from syncd.frames import FRAME_MAX, LARGE, Frames
 from syncd.layer import Means, Unpacked, recall, unpack
+from syncd.layout import Verified
 from syncd.limits import Budget, Limits
 from syncd.manifest import Descriptor, Layer
 from syncd.reference import Digest

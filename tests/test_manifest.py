@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from syncd.errors import ImageError, VerificationError
-from syncd.manifest import REF_NAME, Descriptor, Image, named, parse_json, read_image
+from syncd.manifest import Descriptor, Image, parse_json, read_image
 from syncd.reference import Platform
 from tests.archives import file
 from tests.images import Content, describe, digest, document, image, index, layer
@@ -117,27 +117,6 @@ def deep(levels: int) -> Content:
     for _ in range(levels):
         content = index(content)
     return content
-
-
-def entry(media_type: str, name: str = "") -> dict[str, Any]:
-    """Return an entry of a layout's index."""
-    described = describe(media_type, name.encode())
-    return {**described, "annotations": {REF_NAME: name}} if name else described
-
-
-@pytest.mark.parametrize("name", ["", "v1"])
-def test_other_entries_of_a_layout(name: str) -> None:
-    """What is no image is passed over in a layout's index, whatever it is called."""
-    manifest = f"{OCI}manifest.v1+json"
-    entries = [entry("application/xml", "v1"), entry(manifest, "v1"), entry("text/plain")]
-    found = named(json.dumps({"schemaVersion": 2, "manifests": entries}).encode(), name, "index")
-    assert found.media_type == manifest
-
-
-def test_layout_of_another_schema() -> None:
-    """A layout's index of another schema version is refused."""
-    with pytest.raises(ImageError, match="schema version 2"):
-        named(b'{"schemaVersion": 1, "manifests": []}', "", "index.json")
 
 
 CONFIG = {"os": "linux", "architecture": "amd64", "rootfs": {"diff_ids": [digest(LAYER.plain)]}}

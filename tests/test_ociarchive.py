@@ -14,10 +14,10 @@ import pytest
 import zstandard
 
 from syncd import ociarchive
-from syncd.blobs import Layout, Verified
 from syncd.convert import convert
 from syncd.errors import ImageError, StorageError, VerificationError
 from syncd.job import Silence
+from syncd.layout import Layout, Verified
 from syncd.limits import Limits
 from syncd.manifest import Descriptor, Image, Layer, read_image
 from syncd.ociarchive import Archive
