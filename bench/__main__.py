@@ -31,8 +31,8 @@ from syncd.reference import Reference
 from syncd.schedule import Schedule
 from syncd.settings import Config
 from tests import images
-from tests.e2e.command import CACHE, run
-from tests.e2e.daemon import Syncd
+from tests.e2e.command import CACHE, run, wait_for
+from tests.e2e.daemon import Job, Syncd
 from tests.e2e.debian import debian_root
 from tests.e2e.registry import Registry
 
@@ -171,9 +171,14 @@ def convert(reference: str) -> None:
 
 
 def job_time(daemon: Syncd, reference: str) -> float:
-    """Return how long a job of the daemon takes, in seconds."""
+    """Return how long a job of the daemon takes, in seconds.  To ask often would cost, too."""
     (submitted,) = daemon.request_sync([reference]).body["jobs"]
-    job = daemon.finished(submitted["id"])
+
+    def done() -> Job | None:
+        found = daemon.job(submitted["id"])
+        return found if found["state"] == "done" else None
+
+    job = wait_for(f"the job of {reference}", done, timeout=60, pause=0.5)
     assert job["outcome"] in ("published", "unchanged"), job
     began, ended = (datetime.fromisoformat(job[moment]) for moment in ("started", "finished"))
     return (ended - began).total_seconds()

@@ -32,7 +32,7 @@ from syncd.tar import Parser
 # isal's own stubs call its error an instance.
 _GzipError = cast(type[Exception], igzip_lib.IsalError)
 
-_READ = 512 << 10
+_READ = 256 << 10
 _PLAIN = 1 << 20
 _PLAIN_MIN = 64 << 10
 _ZSTD_WINDOW_MAX = 1 << 27  # as the zstd command allows without --long: zstd(1)
