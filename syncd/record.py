@@ -1,6 +1,6 @@
 """What was found in a layer, written down behind its contents, so that it is not unpacked again.
 
-The file is the layer's small contents, then its members, some hundred a line of JSON, then a foot
+The file is the layer's small contents, then its members in lines of JSON, then a foot
 with a digest of all that: whoever reads a record either gets what was written or is told that it
 went bad, so nothing has to be flushed to the disk.
 """
