@@ -79,6 +79,14 @@ CASES = {
         [directory("d"), file("d/a", b"1")],
         [directory("d"), file("d/a", b"2"), opaque("d"), file("d/b")],
     ],
+    "opaque, in a folder that replaces a symlink": [
+        [directory("run"), file("run/pid"), directory("var"), symlink("var/run", "/run")],
+        [directory("var"), directory("var/run"), opaque("var/run"), file("var/run/app", b"2")],
+    ],
+    "hidden in a folder that replaces a symlink": [
+        [directory("run"), file("run/pid"), symlink("a", "run")],
+        [directory("a"), whiteout("a/pid"), file("a/app", b"2")],
+    ],
     "hidden and brought again, before and after": [
         [file("a", b"1"), file("b", b"1")],
         [file("a", b"2"), whiteout("a"), whiteout("b"), file("b", b"2")],
@@ -151,13 +159,13 @@ def agreed(
     grown.apply(before)
     try:
         tried.apply(after)
+        if not all(node.label for node in tried.table.values()):
+            return False
+        if change.act in MARKERS:
+            above = parts(change.path)[: -1 if change.act == "whiteout" else None]
+            return model.folder(above, make=False) == tuple(above)
     except RefusedError:
         return False
-    if not all(node.label for node in tried.table.values()):
-        return False
-    if change.act in MARKERS:
-        above = parts(change.path)[: -1 if change.act == "whiteout" else None]
-        return model.folder(above, make=False) == tuple(above)
     return not replaces_its_target(grown, change)
 
 
