@@ -35,7 +35,7 @@ lock: $(VENV)/ready  ## pin the requirements again, to what is newest
 	$(BIN)/python -m pip install --quiet pip-tools
 	for extra in "requirements.txt" "requirements-dev.txt --extra dev"; do \
 	  $(BIN)/pip-compile --quiet --upgrade --generate-hashes --allow-unsafe --strip-extras \
-	    --no-emit-index-url --no-emit-find-links --no-emit-options --no-header \
+	    --no-emit-options --no-header \
 	    -o $$extra pyproject.toml; done
 
 install: $(VENV)/ready  ## as root: into /opt/syncd, with the systemd units

@@ -6,8 +6,8 @@ what root makes belongs to the owner of the folder it is in, from the moment it 
 does the same with the files beside a database (`robustFchown` in its os_unix.c).  For everybody
 else nothing is done here, and nothing that is there already changes hands.
 
-Such an owner could lay a symlink where root writes next.  So files of the state are opened for
-writing only here, and never through a link.
+Such an owner could lay a symlink where root writes next.  So what is opened for writing here is
+never opened through one.
 """
 
 from __future__ import annotations

@@ -22,6 +22,7 @@ from typing import Any, BinaryIO, cast
 
 from syncd.belonging import make_folder, open_own, replace_file
 from syncd.errors import ImageError, StorageError, VerificationError
+from syncd.job import Pause
 from syncd.layout import Layout, Verified
 from syncd.limits import Limits
 from syncd.manifest import (
@@ -40,8 +41,6 @@ _STALE = 24 * 3600.0  # seconds after which an abandoned download is not worth r
 _SETTLING = 3600.0  # seconds a blob may stay without an image that names it: its job is running
 _PAUSE = 0.25  # seconds between two looks at whether somebody else is done with a blob
 
-Pause = Callable[[float], object]
-"""Waits so many seconds; may raise to give up."""
 Fetch = Callable[[Descriptor, int], Reader]
 """Opens a blob at its source, from an offset in bytes on."""
 
@@ -83,7 +82,7 @@ class Cache(Layout):
                     os.utime(path)
                     return _Cached(file, wanted, path)
                 with ExitStack() as otherwise:
-                    opened = open(part, "a+b", buffering=0, opener=open_own)  # noqa: SIM115 - below
+                    opened = open(part, "a+b", buffering=0, opener=open_own)  # noqa: SIM115 - the stack closes it
                     kept = cast(BinaryIO, otherwise.enter_context(opened))
                     while not _lock(kept):
                         pause(_PAUSE)

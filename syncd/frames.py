@@ -33,7 +33,7 @@ from syncd.member import Member, is_whole
 from syncd.spool import Scratch
 
 FRAME_MAX = 2 << 20
-"""Plain bytes of one frame at most; a change makes kept layers unreadable (`syncd.record`)."""
+"""Plain bytes of one frame at most; a change needs another magic in `syncd.record`, too."""
 LARGE = 64 << 10
 """Bytes of content from which a file has frames of its own."""
 

@@ -84,6 +84,8 @@ class StoppedError(SyncdError):
     temporary = True
 
 
+Pause = Callable[[float], object]
+"""Waits so many seconds; may raise to give up."""
 Advance = Callable[[int], None]
 """Takes how many bytes more are done; raises StoppedError when the work is to stop."""
 

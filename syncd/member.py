@@ -62,10 +62,10 @@ def is_whole(member: Member) -> bool:
 
 def weight(member: Member) -> int:
     """Return about how many bytes of memory a member takes, beside what every member does."""
-    weight = len(member.name) + len(member.target) + _EXTENT * len(member.extents)
+    held = len(member.name) + len(member.target) + _EXTENT * len(member.extents)
     for key, value in member.xattrs.items():
-        weight += len(key) + len(value) + ITEM
-    return weight
+        held += len(key) + len(value) + ITEM
+    return held
 
 
 ITEM = 100
@@ -88,16 +88,6 @@ def header(member: Member) -> bytes:
     not: that is what GNU tar writes and reads (its `hdrcharset` support is nil).
     """
     seconds, fraction = divmod(member.mtime, 10**9)
-    if not (
-        fraction
-        or member.xattrs
-        or len(member.name) > 100
-        or len(member.target) > 100
-        or max(member.uid, member.gid) > 0o7777777
-        or member.size > 0o77777777777
-        or not 0 <= seconds <= 0o77777777777
-    ):
-        return _ustar_block(member, seconds)
     records: list[tuple[bytes, bytes]] = []
     if len(member.name) > 100:
         records.append((b"path", member.name))
@@ -114,6 +104,8 @@ def header(member: Member) -> bytes:
         records.append((b"mtime", _time_text(member.mtime)))
     records += [(XATTR + key, value) for key, value in member.xattrs.items()]
     block = _ustar_block(member, min(max(seconds, 0), 0o77777777777))
+    if not records:
+        return block
     payload = b"".join(_record(key, value) for key, value in records)
     extended = Member(b"././@PaxHeader", b"x", 0, 0, 0, 0, len(payload))
     return b"".join((_ustar_block(extended, 0), payload, padding(len(payload)), block))

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from syncd.belonging import hand_over
+from syncd.belonging import open_own
 from syncd.errors import StorageError
 
 _CHUNK = 8 << 20
@@ -99,9 +99,8 @@ def _copy(source: int, target: Path) -> None:
 def _own(path: Path) -> Iterator[tuple[int, Path]]:
     """Hold a hidden file alone, waiting for others to finish theirs; it is gone afterwards."""
     while True:
-        part = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+        part = open_own(path, os.O_RDWR)
         try:
-            hand_over(part, path.parent)
             fcntl.flock(part, fcntl.LOCK_EX)
             # Whoever held it may have removed it meanwhile: then this lock is on nothing.
             if os.fstat(part).st_nlink == 0 or not _is_same(part, path):

@@ -15,7 +15,7 @@ import json
 import random
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urljoin, urlsplit
@@ -31,6 +31,7 @@ from syncd.errors import (
     RegistryUnavailableError,
     VerificationError,
 )
+from syncd.job import Pause
 from syncd.limits import Limits
 from syncd.manifest import (
     INDEX_TYPES,
@@ -47,9 +48,6 @@ ATTEMPTS = 5
 _LONGEST_WAIT = 60.0
 _TAG_PAGES_MAX = 200
 _ACCEPT = ", ".join((*INDEX_TYPES, *MANIFEST_TYPES))
-
-Pause = Callable[[float], object]
-"""Waits so many seconds; may raise to give up."""
 
 
 class Registry:
