@@ -18,7 +18,7 @@ import itertools
 import os
 import struct
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +44,10 @@ _MAGIC = b"syncd frames 2\n"
 _VERSION = bytes(zstandard.ZSTD_VERSION)
 _HEAD = struct.Struct("<I3sI")  # level, zstd's version, offset of the first frame
 _ROW = struct.Struct("<32sI32s")
+
+
+Plain = bytes | memoryview
+"""Bytes before they are pressed."""
 
 
 class LostFrameError(StorageError):
@@ -133,21 +137,23 @@ class Frames:
         """Tell whether a frame is here, as far as can be told without reading it."""
         return name in self._places
 
-    def put(self, plain: bytes | memoryview) -> bytes:
-        """Ensure that the frame of these bytes is here; return its name.
+    def name(self, parts: Sequence[Plain]) -> bytes:
+        """Return the name of the frame of these bytes, which come in parts."""
+        if not self.remembered:
+            return b"%d" % next(self._numbers)
+        hasher = blake3()
+        for part in parts:
+            hasher.update(part)
+        return hasher.digest()
+
+    def put(self, name: bytes, parts: Sequence[Plain]) -> None:
+        """Press the frame of this name and these bytes, so that it is here.
 
         Raise StorageError when the disk does not take it.
         """
-        if self.remembered:
-            name = _digest(plain)
-            if name in self._places:
-                return name
-        else:
-            name = b"%d" % next(self._numbers)
-        frame, stored = self._press(name, plain)
+        frame, stored = self._press(name, parts[0] if len(parts) == 1 else b"".join(parts))
         place = self._scratch.append(stored)
         self._places[name] = _Place(self._scratch.file.fileno(), place, frame, foreign=False)
-        return name
 
     def get(self, name: bytes) -> tuple[Frame, bytes]:
         """Return a frame and its bytes; raise LostFrameError when it is not here as it was."""
@@ -166,11 +172,9 @@ class Frames:
             self._places.pop(name, None)
         raise LostFrameError("a frame of an earlier template is gone or damaged")
 
-    def make(self, plain: bytes | memoryview) -> tuple[Frame, bytes]:
+    def make(self, plain: Plain) -> tuple[Frame, bytes]:
         """Return the frame of these bytes and its own, found or made."""
-        if not self.remembered:
-            return self._press(b"", plain)
-        name = _digest(plain)
+        name = self.name([plain])
         if self.has(name):
             with suppress(LostFrameError):
                 return self.get(name)
@@ -185,7 +189,7 @@ class Frames:
                 self._places.setdefault(frame.name, _Place(fd, at, frame, foreign=True))
                 at += frame.size
 
-    def _press(self, name: bytes, plain: bytes | memoryview) -> tuple[Frame, bytes]:
+    def _press(self, name: bytes, plain: Plain) -> tuple[Frame, bytes]:
         if not hasattr(self._own, "engine"):
             self._own.engine = zstandard.ZstdCompressor(level=self.level, write_checksum=True)
         stored: bytes = self._own.engine.compress(plain)
@@ -197,5 +201,5 @@ def is_large(member: Member) -> bool:
     return member.size >= LARGE and is_whole(member)
 
 
-def _digest(content: bytes | memoryview) -> bytes:
+def _digest(content: Plain) -> bytes:
     return blake3(content).digest()

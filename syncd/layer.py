@@ -193,16 +193,19 @@ class _Contents:
             pressed.result()
 
     def _press(self) -> None:
-        """Have the frame that is complete pressed; wait when too many are."""
-        if len(self._under_way) == _FRAMES_UNDER_WAY:
-            self._under_way.popleft().result()
-        pressed = self._means.pressing.submit(self._put, self._names, self._nth, self._parts)
-        self._under_way.append(pressed)
+        """Name the frame that is complete, and have it pressed unless it is here.
+
+        Wait when too many are under way.
+        """
+        frames, parts = self._means.frames, self._parts
+        name = self._names[self._nth] = frames.name(parts)
         self._nth += 1
         self._parts, self._room = [], min(self._left, FRAME_MAX)
-
-    def _put(self, names: list[bytes], nth: int, parts: list[memoryview]) -> None:
-        names[nth] = self._means.frames.put(parts[0] if len(parts) == 1 else b"".join(parts))
+        if frames.has(name):
+            return
+        if len(self._under_way) == _FRAMES_UNDER_WAY:
+            self._under_way.popleft().result()
+        self._under_way.append(self._means.pressing.submit(frames.put, name, parts))
 
     def _flush(self) -> None:
         self._scratch.append(self._small)

@@ -12,6 +12,7 @@ from pathlib import Path
 import zstandard
 
 from syncd.convert import convert
+from syncd.frames import Frames
 from syncd.job import Silence
 from syncd.layout import Layout, Verified
 from syncd.limits import Allowance, Limits
@@ -138,3 +139,11 @@ def _entry(archive: tarfile.TarFile, info: tarfile.TarInfo) -> Entry:
             if key.startswith(XATTR)
         },
     )
+
+
+def put(frames: Frames, *parts: bytes) -> bytes:
+    """Put a frame as a layer does, when it is not here; return its name."""
+    name = frames.name(parts)
+    if not frames.has(name):
+        frames.put(name, parts)
+    return name

@@ -6,6 +6,7 @@ import os
 import random
 import resource
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from syncd.errors import StorageError
 from syncd.frames import LARGE, Frame, Frames, LostFrameError, Table, is_large
 from syncd.member import FILE, Member
 from syncd.spool import Spool
+from tests.templates import put
 
 PLAIN = [b"%d" % nth * 3000 for nth in range(20)]
 
@@ -46,7 +48,7 @@ def test_put_and_get(spool: Spool, remembered: bool) -> None:
         Frames(3, spool.new(), () if remembered else None) as frames,
         ThreadPoolExecutor(4) as pool,
     ):
-        names = list(pool.map(frames.put, PLAIN))
+        names = list(pool.map(partial(put, frames), PLAIN))
         assert [plain(frames.get(name)[1]) for name in names] == PLAIN
         assert all(map(frames.has, names))
         assert not frames.has(b"another")
@@ -55,7 +57,7 @@ def test_put_and_get(spool: Spool, remembered: bool) -> None:
 def test_equal_bytes_are_one_frame(spool: Spool) -> None:
     """The same plain bytes are pressed once, in a conversion that is remembered."""
     with spool.new() as scratch, Frames(3, scratch, ()) as frames:
-        names = {frames.put(b"x" * 5000) for _ in range(5)}
+        names = {put(frames, b"x" * at, b"x" * (5000 - at)) for at in range(5)}
         assert len(names) == 1
         assert os.fstat(scratch.file.fileno()).st_size == frames.get(*names)[0].size
 
@@ -66,7 +68,7 @@ def test_found_is_made(spool: Spool, earlier: tuple[Path, Table]) -> None:
         with Frames(3, spool.new(), ()) as made:
             for content in PLAIN:
                 assert found.make(content) == made.make(content)
-                assert found.get(found.put(content)) == made.make(content)
+                assert found.get(put(found, content)) == made.make(content)
         assert os.fstat(scratch.file.fileno()).st_size == 0
 
 
@@ -86,7 +88,7 @@ def test_damaged_template(spool: Spool, earlier: tuple[Path, Table]) -> None:
         with pytest.raises(LostFrameError):
             frames.get(table.frames[0].name)
         assert not frames.has(table.frames[0].name)
-        assert plain(frames.get(frames.put(PLAIN[0]))[1]) == PLAIN[0]
+        assert plain(frames.get(put(frames, PLAIN[0]))[1]) == PLAIN[0]
     with Frames(3, spool.new(), [earlier]) as frames:
         assert plain(frames.make(PLAIN[0])[1]) == PLAIN[0]
 
@@ -109,7 +111,7 @@ def test_own_disk_fails(tmp_path: Path) -> None:
     """A frame that is lost because this conversion's own disk fails is told as that."""
     scratch = Spool(tmp_path).new()
     with Frames(3, scratch) as frames:
-        name = frames.put(PLAIN[0])
+        name = put(frames, PLAIN[0])
         scratch.close()
         with pytest.raises(StorageError, match="spool file cannot be read: Bad file") as told:
             frames.get(name)
@@ -133,7 +135,7 @@ def test_full_disk(tmp_path: Path) -> None:
             Frames(3, Spool(tmp_path).new()) as frames,
             pytest.raises(StorageError, match=str(tmp_path)),
         ):
-            frames.put(random.Random(1).randbytes(5000))
+            put(frames, random.Random(1).randbytes(5000))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 

@@ -9,7 +9,7 @@ import resource
 import struct
 import tracemalloc
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +18,7 @@ import pytest
 import zstandard
 
 from syncd.errors import ImageError, LimitError, StorageError, VerificationError
-from syncd.frames import FRAME_MAX, LARGE, Frames
+from syncd.frames import FRAME_MAX, LARGE, Frames, Plain
 from syncd.layer import Means, Unpacked, recall, unpack
 from syncd.layout import Verified
 from syncd.limits import Budget, Limits
@@ -28,6 +28,7 @@ from syncd.spool import Spool
 from tests.archives import block, directory, file, member, symlink, tar
 from tests.images import Layer as Made
 from tests.images import describe, digest, layer_of
+from tests.templates import put
 
 NOISE = os.urandom(4 << 20)
 CONTENTS = {b"d/": b"", b"d/a": NOISE[:300_000], b"d/b": NOISE[:5000], b"c": b"x" * 3_000_000}
@@ -350,8 +351,8 @@ def test_kept_layer(tmp_path: Path) -> None:
         layer, first = unpacked_from(STRANGE, given)
         with first, means(tmp_path, kept=tmp_path / "kept") as later:
             assert recall(layer, later) is None  # its frames are not here
-            later.frames.put(NOISE[:FRAME_MAX])
-            later.frames.put(NOISE[FRAME_MAX:])
+            put(later.frames, NOISE[:FRAME_MAX])
+            put(later.frames, NOISE[FRAME_MAX:])
             second = recall(layer, later)
             assert second is not None
             with second:
@@ -367,9 +368,9 @@ def test_kept_layer_beyond_the_bounds(tmp_path: Path) -> None:
         layer, first = unpacked_from(layer_of(PLAIN), given)
         first.close()
     with means(tmp_path, Limits(unpacked=len(PLAIN) - 1), kept=tmp_path / "kept") as later:
-        later.frames.put(NOISE[:300_000])
+        put(later.frames, NOISE[:300_000])
         for at in (0, FRAME_MAX):
-            later.frames.put(CONTENTS[b"c"][at : at + FRAME_MAX])
+            put(later.frames, CONTENTS[b"c"][at : at + FRAME_MAX])
         with pytest.raises(LimitError, match=r"limits\.unpacked"):
             recall(layer, later)
 
@@ -409,14 +410,24 @@ def test_kept_layers_charge_their_own(tmp_path: Path) -> None:
     assert used[-1] == (given.budget.unpacked.used, given.budget.metadata.used)
 
 
+def test_frames_that_are_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Content that has its frames already, from whichever layer, is not pressed again."""
+    with means(tmp_path, kept=tmp_path / "kept") as given:
+        first = unpacked_from(layer_of(tar(file("a", NOISE))), given)[1]
+        monkeypatch.setattr(Frames, "put", None)
+        second = unpacked_from(layer_of(tar(file("b", NOISE))), given)[1]
+        with first, second:
+            assert contents(second, given.frames) == {b"b": NOISE}
+
+
 def test_lost_press(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A frame that cannot be put aside ends the layer, also when all later ones can."""
-    put, refusals = Frames.put, iter([True])
+    really, refusals = Frames.put, iter([True])
 
-    def failing_once(frames: Frames, plain: bytes | memoryview) -> bytes:
+    def failing_once(frames: Frames, name: bytes, parts: Sequence[Plain]) -> None:
         if next(refusals, False):
             raise StorageError("the spool folder does not take more")
-        return put(frames, plain)
+        really(frames, name, parts)
 
     monkeypatch.setattr(Frames, "put", failing_once)
     with (

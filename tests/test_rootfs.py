@@ -23,7 +23,7 @@ from syncd.member import DIRECTORY, FILE, HARD_LINK, SYMLINK, Member
 from syncd.overlay import Entry
 from syncd.rootfs import Written, write
 from syncd.spool import Spool
-from tests.templates import entries
+from tests.templates import entries, put
 
 NOISE = os.urandom(10 << 20)
 
@@ -180,7 +180,8 @@ def test_sizes(size: int) -> None:
 
 def pressed(name: bytes, content: bytes, frames: Frames) -> Member:
     """Return a file whose content was pressed before."""
-    names = [frames.put(content[at : at + FRAME_MAX]) for at in range(0, len(content), FRAME_MAX)]
+    starts = range(0, len(content), FRAME_MAX)
+    names = [put(frames, content[at : at + FRAME_MAX]) for at in starts]
     return Member(name, FILE, 0o644, 0, 0, 0, size=len(content), frames=names)
 
 
