@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import os
 import signal
 import sys
@@ -10,11 +12,14 @@ from types import FrameType
 
 from syncd.errors import ConfigError, InvalidReferenceError, RequestError, SyncdError
 
+_YOUNG = 10_000  # objects after which Python looks for cycles, of which there are hardly any
 _GRACE = 1.0  # seconds in which an interrupted command may tidy up
 
 
 def main() -> None:
     """Run `syncd`; exit 0 when done, 1 when failed, 2 on bad usage or configuration."""
+    gc.set_threshold(_YOUNG)
+    atexit.register(gc.freeze)  # what the process holds at its end goes with it, unexamined
     from syncd import cli, console
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
