@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import json
-import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from syncd import __version__, console
 from syncd.config import load, locate
-from syncd.errors import ConfigError, SyncdError
+from syncd.errors import SyncdError
 from syncd.job import Cause, Outcome, Result, Silence
 from syncd.reference import Reference
-from syncd.template import Format, Template
+from syncd.template import Format
 
 if TYPE_CHECKING:
     from syncd.parts import Parts
-    from syncd.sync import Found, Sync
+    from syncd.sync import Found
 
 app = typer.Typer(
     name="syncd",
@@ -35,8 +34,6 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done,
 Refs = Annotated[
     list[str] | None, typer.Argument(metavar="[REF]...", help="Without any: everything watched.")
 ]
-
-T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -88,8 +85,12 @@ def run(
 @app.command()
 def sync(refs: Refs = None, dry_run: DryRun = False, as_json: Json = False) -> None:
     """Bring references up to date now."""
-    results = _run(
-        lambda parts: _sync(parts, refs or [], dry_run=dry_run), quiet=as_json or dry_run
+    from syncd import oneshot
+
+    results = oneshot.run(
+        load(chosen.path),
+        lambda parts: oneshot.sync(parts, refs or [], dry_run=dry_run),
+        quiet=as_json or dry_run,
     )
     if as_json:
         _print_json(
@@ -108,33 +109,6 @@ def sync(refs: Refs = None, dry_run: DryRun = False, as_json: Json = False) -> N
             _tell(reference, outcome)
     if any(outcome and outcome.result is Result.FAILED for _, outcome in results):
         raise typer.Exit(1)
-
-
-async def _sync(
-    parts: Parts, refs: list[str], *, dry_run: bool
-) -> list[tuple[Reference, Outcome | None]]:
-    """Return each reference with its outcome, or with None where a dry run found work."""
-    wanted = await _wanted(parts.sync, refs)
-    if dry_run:
-        found = [(one, (await parts.sync.find(one)).volumes) for one in wanted]
-        return [
-            (one, Outcome(Result.UNCHANGED, "published already", volumes) if volumes else None)
-            for one, volumes in found
-        ]
-    jobs = parts.worker.submit(wanted, Cause.CLI)
-    return [(job.reference, await parts.worker.finished(job)) for job in jobs]
-
-
-async def _wanted(story: Sync, refs: list[str]) -> list[Reference]:
-    """Return the references meant: the given ones, or every watched tag of what is watched."""
-    given = [Reference.parse(ref) for ref in refs] or [i.reference for i in story.config.image]
-    if not given:
-        raise ConfigError("nothing is watched", hint="name a reference, or add an [[image]]")
-    wanted: list[Reference] = []
-    for reference in given:
-        whole = not (reference.tag or reference.digest) and story.config.images_of(reference)
-        wanted += await story.watched(reference) if whole else [reference.with_default_tag()]
-    return wanted
 
 
 @app.command()
@@ -194,6 +168,8 @@ def resolve(
     as_json: Json = False,
 ) -> None:
     """Print the volume id of a reference, as its tag is now."""
+    from syncd import oneshot
+
     reference = Reference.parse(ref).with_default_tag()
 
     def find(parts: Parts) -> Coroutine[Any, Any, Found]:
@@ -201,7 +177,7 @@ def resolve(
             return parts.launch.ensure(reference, Cause.CLI)
         return parts.sync.find(reference)
 
-    found = _run(find, quiet=as_json)
+    found = oneshot.run(load(chosen.path), find, quiet=as_json)
     if not found.volumes:
         raise SyncdError(f"{reference} is not cached as it is now", "fetch it with --pull")
     if as_json:
@@ -237,6 +213,7 @@ def create(
     as_json: Json = False,
 ) -> None:
     """Make a container from an image, fetching that first if it is not cached."""
+    from syncd import oneshot
     from syncd.api import container_json
     from syncd.container import Order, public_keys
 
@@ -248,7 +225,9 @@ def create(
         "ssh_keys": [key for file in ssh_key or () for key in public_keys(file.read())],
     }  # fmt: skip
     order = Order.parse(options)
-    made = _run(lambda parts: parts.launch.create(order, Cause.CLI), quiet=as_json)
+    made = oneshot.run(
+        load(chosen.path), lambda parts: parts.launch.create(order, Cause.CLI), quiet=as_json
+    )
     if as_json:
         _print_json(container_json(made))
     else:
@@ -295,26 +274,17 @@ def _pin(volume: str, *, pinned: bool) -> None:
 @app.command()
 def prune(dry_run: DryRun = False, as_json: Json = False) -> None:
     """Delete the versions that retention lets go."""
-    gone = _run(lambda parts: _prune(parts, dry_run=dry_run), quiet=True)
+    from syncd import oneshot
+
+    gone = oneshot.run(
+        load(chosen.path), lambda parts: oneshot.prune(parts, dry_run=dry_run), quiet=True
+    )
     if as_json:
         _print_json([{"target": one.target, "volumes": one.volumes} for one in gone])
     else:
         verb = "would delete" if dry_run else "deleted"
         for one in gone:
             console.say(f"{verb} {' '.join(one.volumes)}")
-
-
-async def _prune(parts: Parts, *, dry_run: bool) -> list[Template]:
-    import asyncio
-
-    references = dict.fromkeys(one.reference for one in parts.ledger.templates())
-    return [
-        template
-        for reference in references
-        for template in await asyncio.to_thread(
-            parts.sync.retain, parts.sync.errand(reference), dry_run=dry_run
-        )
-    ]
 
 
 @app.command()
@@ -331,29 +301,6 @@ def check(as_json: Json = False) -> None:
             console.say(f"{mark} {one.subject}: {one.detail}")
     if not all(one.ok for one in found):
         raise typer.Exit(1)
-
-
-def _run(act: Callable[[Parts], Coroutine[Any, Any, T]], *, quiet: bool) -> T:
-    """Do something that may make jobs, with the parts of a daemon that listens to nobody.
-
-    The jobs' log is silent, since the command itself tells the end.
-    """
-    import asyncio
-
-    from syncd.parts import assemble
-
-    config = load(chosen.path)
-
-    async def work() -> T:
-        with console.progress(quiet=quiet) as progress:
-            parts = assemble(config, lambda _: progress or Silence())
-            try:
-                return await act(parts)
-            finally:
-                await parts.close()
-
-    console.set_up_logs(level=logging.CRITICAL)
-    return asyncio.run(work())
 
 
 def _tell(reference: Reference, outcome: Outcome | None) -> None:

@@ -1,12 +1,11 @@
 """What can be configured: the tables and keys of the configuration, with their defaults.
 
-Unknown keys are refused.  Secrets are only ever named by file (or systemd credential) and read
-when they are needed; none is part of a value that could be printed or logged.
+Unknown keys are refused.  Secrets are only ever named, by file, and read when they are needed; none
+is part of a value that could be printed or logged.
 """
 
 from __future__ import annotations
 
-import os
 import re
 from datetime import timedelta
 from pathlib import Path
@@ -22,6 +21,7 @@ from pydantic import (
     model_validator,
 )
 
+from syncd import secret
 from syncd.cron import trigger
 from syncd.errors import ConfigError, SyncdError
 from syncd.limits import Limits
@@ -29,7 +29,6 @@ from syncd.reference import Platform, Reference
 from syncd.template import DEFAULT_NAME, check_pattern
 
 _SPAN = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
-_SECRET_MAX = 64 << 10
 
 
 def _span(value: object) -> object:
@@ -117,11 +116,11 @@ class ServerSettings(_Section):
 
     def webhook_secret(self) -> str | None:
         """Return the secret that GitHub signs with, or None when there is none."""
-        return _secret(self.webhook_secret_file, "webhook-secret")
+        return secret.read(self.webhook_secret_file, "webhook-secret")
 
     def api_token(self) -> str | None:
         """Return the bearer token of the API, or None when there is none."""
-        return _secret(self.api_token_file, "api-token")
+        return secret.read(self.api_token_file, "api-token")
 
 
 class StateSettings(_Section):
@@ -161,7 +160,7 @@ class RegistrySettings(_Section):
 
     def credentials(self) -> tuple[str, str] | None:
         """Return username and password, read from its file now; None means anonymous."""
-        password = _secret(self.password_file, "")
+        password = secret.read(self.password_file)
         return (self.username, password) if self.username and password is not None else None
 
 
@@ -241,7 +240,7 @@ class ProxmoxTargetSettings(_Section):
 
     def token_secret(self) -> str | None:
         """Return the API token's secret, read from its file now."""
-        return _secret(self.token_secret_file, "")
+        return secret.read(self.token_secret_file)
 
 
 TargetSettings = Annotated[
@@ -273,7 +272,7 @@ class NotifySettings(_Section):
 
     def urls(self) -> list[str]:
         """Return the Apprise URLs, read from their file now: they carry passwords."""
-        lines = map(str.strip, (_secret(self.urls_file, "notify-urls") or "").splitlines())
+        lines = map(str.strip, (secret.read(self.urls_file, "notify-urls") or "").splitlines())
         return [line for line in lines if line and not line.startswith("#")]
 
 
@@ -327,25 +326,3 @@ class Config(_Section):
 
 def _repeated(names: list[str]) -> list[str]:
     return sorted({name for name in names if names.count(name) > 1})
-
-
-def _secret(file: Path | None, credential: str) -> str | None:
-    """Read a secret from its file, or from the systemd credential of that name.
-
-    Raise ConfigError when the file is configured but cannot be read.
-    """
-    if file is None:
-        folder = os.environ.get("CREDENTIALS_DIRECTORY")
-        file = Path(folder, credential) if folder and credential else None
-        if file is None or not file.exists():
-            return None
-    try:
-        with file.open(encoding="utf-8") as opened:
-            secret = opened.read(_SECRET_MAX).strip()
-    except (OSError, UnicodeDecodeError) as exc:
-        raise ConfigError(
-            f"the secret file {file} cannot be read: {exc}", hint="check its path and owner"
-        ) from exc
-    if not secret:
-        raise ConfigError(f"the secret file {file} is empty")
-    return secret

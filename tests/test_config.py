@@ -1,4 +1,4 @@
-"""What `syncd.config` and `syncd.settings` promise: checked whole, and no secret in any value."""
+"""What `syncd.config`, `settings` and `secret` promise: checked whole, no secret in any value."""
 
 from __future__ import annotations
 
@@ -240,10 +240,16 @@ def test_secret_by_credential(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(None, "cannot be read"), (b"", "is empty"), (b" \n", "is empty"), (b"\xff", "cannot be")],
+    [
+        (None, "cannot be read"),
+        (b"", "is empty"),
+        (b" \n", "is empty"),
+        (b"\xff", "cannot be read"),
+        (b"x" * 65537, "is too long"),
+    ],
 )
 def test_bad_secret(content: bytes | None, message: str, tmp_path: Path) -> None:
-    """A configured secret that is missing, empty or no text is an error that names its file."""
+    """A configured secret that is missing, empty, too long or no text: an error names its file."""
     file = tmp_path / "secret"
     if content is not None:
         file.write_bytes(content)
