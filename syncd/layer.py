@@ -24,7 +24,7 @@ from syncd.errors import ImageError, SyncdError, VerificationError
 from syncd.frames import FRAME_MAX, Frames, is_large
 from syncd.limits import Budget
 from syncd.manifest import Layer, Reader
-from syncd.member import Member
+from syncd.member import BLOCK, Member
 from syncd.record import Record
 from syncd.spool import Scratch, Spool
 from syncd.tar import Parser
@@ -101,6 +101,7 @@ def unpack(blob: Reader, layer: Layer, means: Means, advance: Callable[[int], No
         except (ImageError, _GzipError, zstandard.ZstdError) as exc:
             if not isinstance(exc, VerificationError):
                 source.drain()
+                _check_label(source.begin, layer)
             raise explained(exc, layer) from exc
         if hasher.hexdigest() != layer.diff_id.encoded:
             raise VerificationError(
@@ -213,14 +214,16 @@ class _Contents:
 
 
 class _Counted:
-    """A reader that tells how far it is."""
+    """A reader that tells how far it is, and remembers how it began."""
 
     def __init__(self, source: Reader, advance: Callable[[int], None]) -> None:
+        self.begin = b""
         self._source = source
         self._advance = advance
 
     def read(self, size: int = -1) -> bytes:
         data = self._source.read(_READ if size < 0 else size)
+        self.begin = self.begin or data[:BLOCK]
         self._advance(len(data))
         return data
 
@@ -317,6 +320,22 @@ class _Sealed:
             data, self._seal = self._seal, b""
         self._begun = True
         return data
+
+
+def _check_label(begin: bytes, layer: Layer) -> None:
+    """Raise ImageError when a layer plainly is something else than its media type says."""
+    label = layer.descriptor.compression
+    alike = [content for content, magic, at in _MAGIC if begin[at:].startswith(magic)]
+    if alike and label not in alike:
+        raise ImageError(
+            f"layer {layer.descriptor.digest} is {alike[0] or 'a plain tar'}, but its media type "
+            f"{layer.descriptor.media_type!r} says {label or 'a plain tar'}",
+            "push the image again with a tool that says what it writes",
+        )
+
+
+_MAGIC = (("gzip", b"\x1f\x8b", 0), ("zstd", b"\x28\xb5\x2f\xfd", 0), ("", b"ustar", 257))
+"""How what a layer may be begins: RFC 1952, section 2.3; RFC 8878, section 3.1.1; POSIX pax(1)."""
 
 
 def explained(exc: Exception, layer: Layer) -> SyncdError:

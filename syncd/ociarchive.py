@@ -57,6 +57,7 @@ _RUNTIME: Mapping[str, type] = {
     "StopSignal": str,
 }
 """What an OCI config says of running the image (config.md, "Properties"); Docker's says more."""
+_JSON: Mapping[type, str] = {str: "string", list: "array", dict: "object"}
 _LARGEST = Layer(
     Descriptor(OCI_LAYER, Digest("sha256", "0" * 64), 1 << 53), Digest("sha256", "0" * 64)
 )
@@ -240,7 +241,7 @@ def _config(image: Image, diff_id: Digest) -> dict[str, Any]:
         value = image.runtime.get(key)
         if value is not None and not isinstance(value, kind):
             raise ImageError(
-                f"config {image.config_digest} has a {key} that is not of JSON's type for it",
+                f"config {image.config_digest}.config.{key} is not a JSON {_JSON[kind]}",
                 "build the image again with a current tool",
             )
         if value:

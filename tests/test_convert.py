@@ -202,7 +202,7 @@ BASE_KEY, CONFIG_KEY = digest(BASE.stored), SIMPLE.document["config"]["digest"]
         (image(Layer(BASE.stored[:-9], BASE.plain, "gzip")), ImageError, "gzip"),
         (image(Layer(BASE.plain, BASE.plain, "gzip")), ImageError, "gzip"),
         (image(Layer(BASE.stored, BASE.plain, "zstd")), ImageError, "zstd"),
-        (image(Layer(BASE.stored, BASE.plain, "")), ImageError, "tar header"),
+        (image(Layer(BASE.stored, BASE.plain, "")), ImageError, "is gzip, but its media type"),
         (image(Layer(BASE.stored, BASE.plain, "xz")), ImageError, "media type"),
         (altered(SIMPLE, {"layers": SIMPLE.document["layers"][:1]}), ImageError, "names 2 layers"),
     ],

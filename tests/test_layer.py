@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import os
+import re
 import resource
 import struct
 import tracemalloc
@@ -196,6 +197,26 @@ def test_damaged_stream(compression: str, stored: bytes, tmp_path: Path) -> None
     """A compressed stream that is cut, altered or followed by anything else is refused."""
     with pytest.raises(ImageError, match=f"layer {digest(stored)}.* {compression}"):
         take(stored, compression, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("label", "stored", "content"),
+    [
+        ("", GZIP, "gzip"),
+        ("", ZSTD, "zstd"),
+        ("gzip", ZSTD, "zstd"),
+        ("gzip", PLAIN, "a plain tar"),
+        ("zstd", GZIP, "gzip"),
+        ("zstd", PLAIN, "a plain tar"),
+    ],
+)
+def test_wrong_label(label: str, stored: bytes, content: str, tmp_path: Path) -> None:
+    """A layer that is something else than its media type says is told as that."""
+    says = f"is {content}, but its media type '.*' says {label or 'a plain tar'}$"
+    with pytest.raises(ImageError) as told:
+        take(stored, label, tmp_path)
+    assert re.search(says, told.value.what)
     assert list(tmp_path.iterdir()) == []
 
 

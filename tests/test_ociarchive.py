@@ -174,7 +174,7 @@ def test_platform_kept(tmp_path: Path, text: str, expected: dict[str, str]) -> N
 
 def test_odd_runtime(tmp_path: Path) -> None:
     """A config that PVE could not read is refused before anybody tries."""
-    with pytest.raises(ImageError, match="has a Env that is not"):
+    with pytest.raises(ImageError, match=r"\.config\.Env is not a JSON array"):
         to_archive(sample(runtime={"Env": "PATH=/bin"}), tmp_path)
     assert not (tmp_path / "template.tar").exists()
 
