@@ -97,6 +97,8 @@ def first(registry: Registry, table: Table) -> None:
         theirs.append(timed(lambda: pipeline(reference)))
         least.append(limit.seconds(FOLDER / "layout", "first") / (os.cpu_count() or 1))
     add(table, "registry to template", ours, ("the pipeline", theirs), "4.5")
+    sizes = [Path(made).stat().st_size / 1e6 for made in ("ours.tar.zst", "peer.tar.zst")]
+    add(table, "size of it", [sizes[0]], ("the pipeline's", [sizes[1]]), "", unit="MB")
     add(table, "the same", ours, ("libraries' cpu / cores", least), "0.77")
 
 
@@ -160,10 +162,8 @@ def memory(table: Table) -> None:
     """Peak memory of a conversion of the 550 MiB image, and of one of 10 GiB."""
     small = peak(f"oci:{FOLDER / 'layout'}:first")
     large = peak(f"oci:{image.large_layout(FOLDER / 'large', 10 << 30)}")
-    ratio = f"{large / small:.2f}"
-    table.add_row("peak memory, 550 MiB image", f"{small:.0f} MiB", "a 10 GiB image",
-                  f"{large:.0f} MiB", ratio, "0.8 to 1.2")  # fmt: skip
-    console.print(f"peak memory: {small:.0f} MiB, of a 10 GiB image {large:.0f} MiB, {ratio}")
+    against = ("a 10 GiB image", [large])
+    add(table, "peak memory, 550 MiB image", [small], against, "0.8 to 1.2", unit="MiB")
 
 
 def convert(reference: str) -> None:
@@ -230,12 +230,21 @@ def timed(act: Callable[[], object]) -> float:
 
 
 def add(
-    table: Table, measure: str, ours: list[float], against: tuple[str, list[float]], goal: str
+    table: Table,
+    measure: str,
+    ours: list[float],
+    against: tuple[str, list[float]],
+    goal: str,
+    *,
+    unit: str = "s",
 ) -> None:
+    """Add a row of medians, and print it at once."""
     mine, theirs = statistics.median(ours), statistics.median(against[1])
+    digits = 3 if unit == "s" else 0
+    row = measure, f"{mine:.{digits}f} {unit}", against[0], f"{theirs:.{digits}f} {unit}"
     ratio = f"{theirs / mine:.2f}"
-    table.add_row(measure, f"{mine:.3f} s", against[0], f"{theirs:.3f} s", ratio, goal)
-    console.print(f"{measure}: {mine:.3f} s, {against[0]}: {theirs:.3f} s, ratio {ratio}")
+    table.add_row(*row, ratio, goal)
+    console.print(f"{measure}: {', '.join(row[1:])}, ratio {ratio}")
 
 
 if __name__ == "__main__":
