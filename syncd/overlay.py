@@ -111,7 +111,8 @@ class Tree:
                 unfinished.pop()
                 continue
             inode = folder.children[name]
-            self._limits.check("path", len(path) + len(name) - 2, quote(path + name))
+            if len(path) + len(name) - 2 > self._limits.path:
+                self._limits.check("path", len(path) + len(name) - 2, quote(path + name))
             if id(inode) in written:
                 target = b"".join(written[id(inode)])
                 yield Entry(_link(inode.member, path + name, target), inode.layer)
