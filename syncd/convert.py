@@ -34,6 +34,7 @@ from syncd.spool import Spool
 from syncd.template import Format
 
 LAYERS_AT_A_TIME = 4
+_NICER = 5  # steps of niceness
 _READ = 1 << 20
 
 Open = Callable[[Descriptor], Reader]
@@ -65,7 +66,7 @@ def convert(
     def attempt(room: Spool, reused: Sequence[tuple[Path, Table]] | None) -> rootfs.Written:
         with ExitStack() as stack:
             frames = stack.enter_context(Frames(level, room.new(), reused))
-            pressing = stack.enter_context(ThreadPoolExecutor(THREADS, "compress"))
+            pressing = stack.enter_context(ThreadPoolExecutor(THREADS, "compress", _stand_back))
             means = Means(room, frames, pressing, Budget(limits))
             tree = Tree(limits)
             contents = []
@@ -154,6 +155,16 @@ def _unpacked(
             for future in running.values():
                 if not future.cancelled() and future.exception() is None:
                     future.result().close()
+
+
+def _stand_back() -> None:
+    """Let this thread yield to those that bring it work.
+
+    Else an image's only layer, which is one thread's, gets half a core, and everybody waits for it.
+    On Linux a priority is the thread's own (setpriority(2)).
+    """
+    with suppress(OSError):  # a sandbox may not allow it
+        os.setpriority(os.PRIO_PROCESS, 0, os.getpriority(os.PRIO_PROCESS, 0) + _NICER)
 
 
 @contextmanager

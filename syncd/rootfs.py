@@ -23,7 +23,7 @@ from zlib import crc32
 
 import zstandard
 
-from syncd.digesting import Digester, Follower
+from syncd.beside import Digester, Follower
 from syncd.errors import StorageError
 from syncd.frames import FRAME_MAX, LARGE, THREADS, Frame, Frames, Table
 from syncd.limits import Allowance
@@ -205,8 +205,9 @@ def write(
     with (
         _Press(frames, threads, keep_plain=with_diff_id) as press,
         Follower(output.fileno(), start) as whole,
-        Digester() as plain,
+        ThreadPoolExecutor(1, thread_name_prefix="plain") as thread,
     ):
+        plain = Digester(thread)
 
         def put(most: int) -> None:
             nonlocal end, plain_size

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import resource
 import subprocess
 import sys
@@ -153,6 +154,26 @@ def test_replaces(tmp_path: Path) -> None:
     assert template.read_bytes() == before
     assert lines(flatten(image(layer()), tmp_path)) == ["./"]
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["template.tar.zst"]
+
+
+@pytest.mark.parametrize("is_allowed", [True, False])
+def test_priority(is_allowed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Threads that compress stand back where a sandbox allows it; no other's priority changes."""
+    before = os.getpriority(os.PRIO_PROCESS, 0)
+    stood_back: set[str] = set()
+
+    def noted(which: int, who: int, priority: int) -> None:
+        assert priority > before
+        if not is_allowed:
+            raise PermissionError
+        really(which, who, priority)
+        stood_back.add(threading.current_thread().name.partition("_")[0])
+
+    really = os.setpriority
+    monkeypatch.setattr(os, "setpriority", noted)
+    flatten(image(layer(file("large", bytes(100_000)))), tmp_path)
+    assert stood_back == ({"compress"} if is_allowed else set())
+    assert os.getpriority(os.PRIO_PROCESS, 0) == before
 
 
 def altered(content: Content, change: dict[str, object]) -> Content:

@@ -1,4 +1,4 @@
-"""What `syncd.layer` promises: a blob becomes exactly the tar its diff_id names, or an error."""
+"""What `syncd.layer` and `decompress` promise: exactly the tar its diff_id names, or an error."""
 
 from __future__ import annotations
 
@@ -10,16 +10,18 @@ import resource
 import struct
 import tracemalloc
 import zlib
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 import pytest
 import zstandard
 
 from syncd.errors import ImageError, LimitError, StorageError, VerificationError
-from syncd.frames import FRAME_MAX, LARGE, Frames, Plain
+from syncd.frames import FRAME_MAX, LARGE, THREADS, Frames, Plain
 from syncd.layer import Means, Unpacked, recall, unpack
 from syncd.layout import Verified
 from syncd.limits import Budget, Limits
@@ -30,6 +32,9 @@ from tests.archives import block, directory, file, member, symlink, tar
 from tests.images import Layer as Made
 from tests.images import describe, digest, layer_of
 from tests.templates import put
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 NOISE = os.urandom(4 << 20)
 CONTENTS = {b"d/": b"", b"d/a": NOISE[:300_000], b"d/b": NOISE[:5000], b"c": b"x" * 3_000_000}
@@ -323,6 +328,57 @@ def unpacked_from(made: Made, given: Means) -> tuple[Layer, Unpacked]:
     layer = Layer(descriptor, Digest.parse(digest(made.plain)))
     blob = Verified(io.BytesIO(made.stored), descriptor)
     return layer, unpack(blob, layer, given, lambda _: None)
+
+
+def other(nth: int) -> Layer:
+    """Return a layer that somebody else unpacks."""
+    described = describe("application/vnd.oci.image.layer.v1.tar", b"%d" % nth)
+    return Layer(Descriptor.parse(described, "layer"), Digest.of(b"%d" % nth))
+
+
+@pytest.mark.parametrize("others", [0, THREADS])
+def test_alone_or_not(others: int, tmp_path: Path) -> None:
+    """A layer is the same, and as well verified, whether a core is free to help with it or not."""
+    with means(tmp_path) as given:
+        given.running.update(map(other, range(others)))
+        with unpacked_from(layer_of(PLAIN), given)[1] as unpacked:
+            assert contents(unpacked, given.frames) == CONTENTS | {b"d/": b""}
+        with pytest.raises(VerificationError, match="not of diff_id"):
+            unpacked_from(Made(GZIP, PLAIN + bytes(512), "gzip"), given)
+        with pytest.raises(ImageError, match="cut short"):
+            unpacked_from(Made(GZIP[:-100], PLAIN, "gzip"), given)
+        assert len(given.running) == others
+
+
+class Unhurried(Executor):
+    """Does nothing before somebody waits for it, and knows how much waited at most."""
+
+    def __init__(self) -> None:
+        self.waiting = self.most = 0
+
+    def submit(self, act: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        executor = self
+
+        class Later(Future[T]):
+            def result(self, timeout: float | None = None) -> T:
+                executor.waiting -= 1
+                return act(*args, **kwargs)
+
+        self.waiting += 1
+        self.most = max(self.most, self.waiting)
+        return Later()
+
+
+@pytest.mark.parametrize(("others", "most"), [(0, 8), (1, 4), (3, 2)])
+def test_what_waits_is_bounded(others: int, most: int, tmp_path: Path) -> None:
+    """What waits to be pressed counts as the whole chunk that it holds, of all layers together."""
+    small = [file(f"{nth}", bytes(60_000)) for nth in range(16)]
+    made = layer_of(tar(*(part for _ in range(20) for part in (file("a", NOISE[:LARGE]), *small))))
+    with means(tmp_path) as given:
+        pressing = Unhurried()
+        slow = replace(given, pressing=pressing, running=set(map(other, range(others))))
+        unpacked_from(made, slow)[1].close()
+    assert most / 2 <= pressing.most <= most
 
 
 @pytest.mark.parametrize(
