@@ -1,8 +1,7 @@
 """The images that are measured: a real Debian root file system cut into gzip layers.
 
-`stack` makes the image; `rebuilt` is the same one after a weekly rebuild (every layer digest new,
-2 % of the files changed, and the times of their folders), `topped` the same with a small layer
-more.
+`stack` makes the image, of as many layers as are wanted; `rebuilt` is the same one after a weekly
+rebuild (every layer digest new, 2 % of the files changed, and the times of their folders).
 """
 
 from __future__ import annotations
