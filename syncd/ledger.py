@@ -78,8 +78,9 @@ class Ledger:
         self.close()
 
     def close(self) -> None:
-        """Let the file go."""
-        self._db.close()
+        """Let the file go, once no thread is at it; whoever comes later gets a LedgerError."""
+        with self._lock:
+            self._db.close()
 
     def seen(self, delivery: str) -> list[str] | None:
         """Return the job ids that a delivery led to, or None if it is new."""

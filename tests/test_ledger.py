@@ -10,6 +10,8 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -336,6 +338,23 @@ def test_many_threads_and_processes(ledger: Ledger, path: Path) -> None:
         for thread in threads:
             thread.join()
     assert len(ledger.jobs(1000)) == 60
+
+
+def test_closed_while_in_use(path: Path) -> None:
+    """A ledger is closed when no thread is at it any more; for those that come later it is gone."""
+    ledger = Ledger(path)
+    other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    with closing(other), ThreadPoolExecutor(2) as pool:
+        writing = pool.submit(ledger.start, "a")
+        wait([writing], timeout=0.2)
+        closing_it = pool.submit(ledger.close)
+        assert wait([writing, closing_it], timeout=0.2).done == set()
+        other.execute("ROLLBACK")
+        writing.result()
+        closing_it.result()
+    with pytest.raises(LedgerError, match="closed"):
+        ledger.start("b")
 
 
 def test_opened_by_many_at_once(path: Path) -> None:
