@@ -22,8 +22,8 @@ Read = Callable[[], bytes]
 # isal's own stubs call its error an instance.
 _GzipError = cast(type[Exception], igzip_lib.IsalError)
 
-_CHUNK = 1 << 20
-_CHUNK_MIN = 64 << 10
+_CHUNK = 1 << 20  # plain bytes at most
+_CHUNK_MIN = 64 << 10  # plain bytes at least, but at the end
 _ZSTD_WINDOW_MAX = 1 << 27  # as the zstd command allows without --long: zstd(1)
 
 

@@ -28,8 +28,8 @@ from syncd.record import Record
 from syncd.spool import Scratch, Spool
 from syncd.tar import Parser
 
-_READ = 256 << 10
-_SMALL = 1 << 20
+_READ = 256 << 10  # bytes of a blob that are read at a time
+_SMALL = 1 << 20  # bytes of small contents that are written at a time
 _HELD_UNDER_WAY = 8 << 20  # bytes of all layers' chunks that wait to be pressed, about
 _NAME = 200  # bytes of memory that a frame's name and place count as
 
