@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check e2e bench lock install clean
+.PHONY: demo test check coverage mutants e2e e2e-unprivileged bench docs lock install uninstall wheel deb clean
 .DELETE_ON_ERROR:
 
 $(VENV)/ready: requirements-dev.txt pyproject.toml
@@ -23,13 +23,32 @@ check: $(VENV)/ready  ## style, types, floors, tests
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PYTEST_OPTIONS)
+
+coverage: $(VENV)/ready  ## the tests, and how many branches they take
+	$(BIN)/python -m pytest --cov
+
+$(VENV)/mutants: requirements-mutants.txt $(VENV)/ready
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-mutants.txt
+	touch $@
+
+MINUTES ?= 30
+mutants: $(VENV)/mutants  ## faults made in convert, events and oci: which ones does no test notice?
+	timeout $(MINUTES)m $(BIN)/mutmut run --max-children $$(nproc) $(MUTANTS) >/dev/null || true
+	$(BIN)/mutmut results
+	$(BIN)/mutmut results --all true | sed 's/.*: //' | sort | uniq -c
 
 e2e: $(VENV)/ready  ## as root: the real parts, installed from Debian
 	tests/e2e/run
 
+e2e-unprivileged: $(VENV)/ready  ## of the end-to-end tests those that need neither root nor Debian's parts
+	$(BIN)/python -m pytest $(addprefix tests/e2e/test_,damage.py fuzz.py upload_memory.py)
+
 bench: $(VENV)/ready  ## as root: speed and memory against skopeo, umoci, tar and zstd
 	$(BIN)/python -m bench
+
+docs: $(VENV)/ready  ## docs/configure.md, from the model and the example
+	$(BIN)/python -m tests.configuration
 
 lock: $(VENV)/ready  ## pin the requirements again, to what is newest
 	$(BIN)/python -m pip install --quiet pip-tools
@@ -37,17 +56,26 @@ lock: $(VENV)/ready  ## pin the requirements again, to what is newest
 	  $(BIN)/pip-compile --quiet --upgrade --generate-hashes --allow-unsafe --strip-extras \
 	    --no-emit-options --no-header \
 	    -o $$extra pyproject.toml; done
+	printf '%s\n' 'hatchling>=1.26' 'hatch-vcs>=0.5' | $(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe \
+	  --strip-extras --no-emit-options --no-header --no-annotate -c requirements-dev.txt -o requirements-build.txt -
+	echo 'mutmut>=3.8' | $(BIN)/pip-compile --quiet --upgrade --generate-hashes --allow-unsafe --strip-extras \
+	  --no-emit-options --no-header --no-annotate -c requirements-dev.txt -o requirements-mutants.txt -
+	# sigstore asks for pydantic with an extra, which pip wants pinned, and a constraint may not name.
+	sed -i 's/^pydantic==/pydantic[email]==/' requirements.txt requirements-dev.txt
+	# pip-compile drops the markers of what an extra asks for.
+	sed -i 's/^atheris==[^ ]*/& ; python_version < "3.14"/' requirements-dev.txt
 
-install: $(VENV)/ready  ## as root: into /opt/syncd, with the systemd units
-	rm -rf dist && $(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
-	umask 022 && $(PYTHON) -m venv /opt/syncd
-	umask 022 && /opt/syncd/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
-	umask 022 && /opt/syncd/bin/pip install --quiet --disable-pip-version-check --no-deps --force-reinstall dist/*.whl
-	install -d -m 755 /etc/syncd
-	[ -e /etc/syncd/syncd.toml ] || install -m 644 config/syncd.toml /etc/syncd/syncd.toml
-	for secret in webhook-secret api-token; do [ -e /etc/syncd/$$secret ] || \
-	  (umask 077 && $(BIN)/python -c 'import secrets; print(secrets.token_urlsafe(32))' >/etc/syncd/$$secret); done
-	install -m 644 systemd/syncd.service systemd/syncd.socket /etc/systemd/system/
+install:  ## as root: into /opt/syncd, with the systemd units
+	config/install $(PYTHON)
+
+uninstall:  ## as root: what install made, but for configuration, secrets and state
+	config/uninstall
+
+wheel: $(VENV)/ready  ## dist/syncd-*.whl
+	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+
+deb: $(VENV)/ready  ## a package for Debian 12 and 13, Proxmox VE 8 and 9: dist/syncd_*.deb
+	config/debian/build $(BIN)/python
 
 clean:
-	rm -rf $(VENV) .demo .e2e dist
+	rm -rf $(VENV) .demo .e2e .coverage dist mutants

@@ -24,12 +24,13 @@ from rich.console import Console
 from rich.table import Table
 
 from bench import image, limit
-from syncd.console import set_up_logs
-from syncd.job import Cause, Silence
-from syncd.parts import assemble
-from syncd.reference import Reference
-from syncd.schedule import Schedule
-from syncd.settings import Config
+from syncd.cli.logs import set_up_logs
+from syncd.config.settings import Config
+from syncd.oci.reference import Reference
+from syncd.progress import Silence
+from syncd.service import LiveConfig, assemble
+from syncd.service.schedule import Schedule
+from syncd.sync.job import Cause
 from tests import images
 from tests.e2e.command import CACHE, run, wait_for
 from tests.e2e.daemon import Job, Syncd
@@ -138,18 +139,18 @@ async def sweep(address: str, table: Table) -> None:
     """Look at a thousand unchanged tags."""
     reference = Reference.parse(f"{address}/bench/many")
     set_up_logs(level=logging.CRITICAL)
-    parts = assemble(settings(reference), lambda _: Silence())
-    schedule = Schedule(parts.sync, parts.worker, parts.ledger)
-    (job,) = parts.worker.submit([reference], Cause.CLI)
-    await parts.worker.finished(job)
-    jobs = len(parts.ledger.jobs(2 * TAGS))
+    services = assemble(LiveConfig(settings(reference)), lambda _: Silence())
+    schedule = Schedule(services)
+    (job,) = await services.worker.submit([reference], Cause.CLI)
+    await services.worker.finished(job)
+    jobs = len(services.ledger.jobs(2 * TAGS))
     ours = []
     for _ in range(RUNS):
         began = time.perf_counter()
         await schedule.sweep()
         ours.append(time.perf_counter() - began)
-    assert len(parts.ledger.jobs(2 * TAGS)) == jobs > TAGS
-    await parts.close()
+    assert len(services.ledger.jobs(2 * TAGS)) == jobs > TAGS
+    await services.close()
     add(table, f"sweep of {TAGS} unchanged tags", ours, ("the bound", [5.0]), "1")
 
 

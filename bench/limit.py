@@ -14,9 +14,9 @@ from pathlib import Path
 import zstandard
 from isal import isal_zlib
 
-from syncd.layout import Layout
-from syncd.manifest import read_image
-from syncd.reference import Platform
+from syncd.oci.image import read_image
+from syncd.oci.layout import Layout
+from syncd.oci.reference import Platform
 
 
 def seconds(layout: Path, tag: str) -> float:

@@ -1,20 +1,18 @@
 """Decide which images to build, in which order, on what, and under which tags.
 
-An image is a folder `images/NAME` with a Dockerfile; nothing else lists the images.  It builds on
-a neighbour when a global `ARG` with the default `localhost/NEIGHBOUR` stands in one of its `FROM`s:
-so it builds on a developer's machine as it is, and the workflow gives the neighbour's digest.
+What an image builds on, `folder.py` reads off its Dockerfile; the workflow gives the build each
+neighbour's digest as a named build context, in the place of the reference that stands for it.
 
 In doubt about what changed, everything is built: an image too many costs minutes, one too few
-distributes what is no longer in the repository.  The decisions do no I/O; `read_images` reads the
-Dockerfiles, `Git` is the one door to the history.  Standard library only, for a bare runner, or:
+distributes what is no longer in the repository.  The decisions do no I/O; `Git` is the one door to
+the history.  Standard library only, for a bare runner, or in the repository's root:
 
-    python3 images/plan.py --event push --ref refs/heads/mine --before main
+    python3 -m images.plan --event push --ref refs/heads/mine --before main
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
 import re
@@ -25,117 +23,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from images.folder import Image, PlanError, read_images
+from images.tags import MAIN, RELEASE, Event, earlier, tags
+
 WEEKLY = "0 23 * * 0"
 """When everything is built anew, in cron's words and UTC; the workflow's trigger says the same."""
 
 LEVELS = 4
 """How long a chain of images may be: GitHub cannot make jobs, so the workflow has one per level."""
 
-MAIN = "main"
-"""The branch whose images are `latest`."""
-
-_NO_COMMIT = "0" * 40
-_LOCAL = "localhost/"
-_LONGEST_TAG = 128
-
-
-class PlanError(Exception):
-    """There is no plan; the message says in one sentence where the fault is and what to do."""
-
-
-@dataclass(frozen=True)
-class Image:
-    """An image: its name, and the neighbours it builds on by the build argument that names each."""
-
-    name: str
-    parents: Mapping[str, str]
-
-
-@dataclass(frozen=True)
-class Event:
-    """What started the workflow, in the words of GitHub's contexts.
-
-    `before` holds the commits that the branch may have been built from, zeros when there is none;
-    `image` is the one that was asked for by hand, if one was.
-    """
-
-    name: str
-    ref: str
-    sha: str
-    before: Sequence[str] = ()
-    image: str = ""
-
-    @property
-    def branch(self) -> str:
-        """The branch's name, or nothing."""
-        return self._below("refs/heads/")
-
-    @property
-    def tag(self) -> str:
-        """The git tag's name, or nothing."""
-        return self._below("refs/tags/")
-
-    @property
-    def is_first(self) -> bool:
-        """Whether a push is to a branch from which nothing has been built."""
-        return not self.before or _NO_COMMIT in self.before
-
-    def _below(self, prefix: str) -> str:
-        return self.ref.removeprefix(prefix) if self.ref.startswith(prefix) else ""
-
-
-def parse_image(name: str, dockerfile: str) -> Image:
-    """Return the image that a Dockerfile describes.
-
-    Raise PlanError for a name that no registry takes, and where a neighbour is used in a way that
-    the workflow could not redirect.
-    """
-    if not re.fullmatch("[a-z0-9]+([._-][a-z0-9]+)*", name):
-        raise PlanError(f"images/{name}: registries want lower-case names; rename the folder")
-    lines = re.sub(r"^\s*#.*\n?", "", dockerfile, flags=re.MULTILINE)
-    defaults: dict[str, str] = {}
-    parents: dict[str, str] = {}
-    stages_began = False
-    for line in re.sub(r"\\\s*\n", " ", lines).splitlines():
-        instruction, *words = line.split() or [""]
-        if instruction.upper() == "ARG" and not stages_began:
-            pairs = (word.partition("=") for word in words)
-            defaults |= {key: value.strip("\"'") for key, _, value in pairs}
-        elif instruction.upper() == "FROM":
-            stages_began = True
-            source = next(word for word in words if not word.startswith("--"))
-            argument = source.strip("${}") if source.startswith("$") else ""
-            reference = defaults.get(argument, "") if argument else source
-            if reference.startswith(_LOCAL):
-                if not argument:
-                    raise _not_an_argument(name, f"FROM {reference}")
-                parents[argument] = re.split("[:@]", reference.removeprefix(_LOCAL))[0]
-        elif any(word.startswith(f"--from={_LOCAL}") for word in words):
-            raise _not_an_argument(name, line.strip())
-    return Image(name, parents)
-
-
-def _not_an_argument(name: str, line: str) -> PlanError:
-    return PlanError(
-        f"images/{name}/Dockerfile: {line!r} always means the developer's own build: write a "
-        f"global ARG with that default and FROM the ARG, so that the workflow can give its build"
-    )
+_UNKNOWN = "unknown"
 
 
 def levels(images: Mapping[str, Image], chosen: Collection[str]) -> list[list[str]]:
     """Return the chosen images' names in levels: each builds on earlier levels' images only.
 
-    Raise PlanError for an image that is not there, a circle, or more than LEVELS levels.
+    Raise PlanError for a circle, or more than LEVELS levels.
     """
     waiting = set(chosen)
     found: list[list[str]] = []
-    for name in sorted(waiting):
-        for parent in images[name].parents.values():
-            if parent not in images:
-                raise PlanError(
-                    f"images/{name}/Dockerfile builds on {_LOCAL}{parent}, but there is no "
-                    f"images/{parent}: build on another image, or remove images/{name} too"
-                )
     while waiting:
         ready = sorted(n for n in waiting if waiting.isdisjoint(images[n].parents.values()))
         if not ready:
@@ -164,8 +70,8 @@ def choose(
 ) -> tuple[set[str], str]:
     """Return the names of the images to build, and why.
 
-    `changed` holds the images that a push to an existing branch changed; None says that nobody
-    knows.  Raise PlanError for an event or an image that is not known.
+    `changed` holds the images that a push to an existing branch or a pull request changed; None
+    says that nobody knows.  Raise PlanError for an event or an image that is not known.
     """
     everything = set(images)
     if event.name == "schedule":
@@ -176,80 +82,77 @@ def choose(
         if event.image not in images:
             raise PlanError(f"no image {event.image!r}; there are {', '.join(sorted(images))}")
         return {event.image}, f"{event.image} was asked for"
+    if event.name == RELEASE:
+        if event.latest_from == RELEASE:
+            return everything, f"{event.tag} is released, and releases are the latest"
+        return set(), f"{event.tag} is built as a tag, and {MAIN} is the latest"
+    if event.name == "pull_request":
+        chosen, reason = _choose_changed(images, changed)
+        if event.pushes:
+            return chosen, reason
+        held = {name for name in chosen if not chosen.isdisjoint(images[name].parents.values())}
+        return chosen - held, f"{reason}, after the merge: nothing is pushed before"
     if event.name != "push":
         raise PlanError(f"no plan for the event {event.name!r}: see the workflow's triggers")
     if event.tag:
         return everything, f"{event.tag} is a tag"
     if event.is_first:
         return everything, f"nothing has been built from {event.branch} yet"
+    return _choose_changed(images, changed)
+
+
+def _choose_changed(
+    images: Mapping[str, Image], changed: Collection[str] | None
+) -> tuple[set[str], str]:
     if changed is None:
-        return everything, "the commit built before is not to be had, so anything may have changed"
+        return set(images), "the commit to compare with is not to be had: anything may have changed"
     if not (chosen := with_descendants(images, changed)):
         return set(), "no image changed"
     return chosen, f"changed: {', '.join(sorted(changed))}, and what builds on it"
 
 
-def changed_images(paths: Collection[str]) -> set[str]:
-    """Return the names of the folders below `images/` in which some of the paths lie."""
+def changed_images(paths: Collection[str], images: Mapping[str, Image]) -> set[str]:
+    """Return the images that see some of the paths, and the folders of those that are no more."""
     parts = (path.split("/") for path in paths)
-    return {part[1] for part in parts if part[0] == "images" and len(part) > 2}
-
-
-def tags(event: Event) -> list[str]:
-    """Return the tags that an image built for the event gets: the commit's first, always."""
-    found = [event.sha]
-    if event.branch:
-        found.append(_valid("branch", event.branch))
-    if event.tag:
-        found.append(_valid("tag", event.tag))
-    if event.branch == MAIN:
-        found.append("latest")
-    return found
-
-
-def _valid(kind: str, name: str) -> str:
-    """Turn the name of a branch or tag into a tag as the distribution specification wants it.
-
-    `/` becomes `-`, as everywhere.  What else must change is made up for by a piece of the name's
-    digest, since `v1+a` and `v1@a` are two names.  What would take another ref's tag says what it
-    is: a branch called `latest`, a tag called `main`, anything that looks like a commit.
-
-    Grammar: https://github.com/opencontainers/distribution-spec/blob/main/spec.md#pulling-manifests
-    """
-    plain = name.replace("/", "-")
-    valid = re.sub(r"[^A-Za-z0-9_.-]", "-", plain)
-    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
-    if valid != plain or len(valid) > _LONGEST_TAG - len("branch-"):
-        valid = f"{valid[: _LONGEST_TAG - len('branch--') - len(digest)]}-{digest}"
-    taken = valid == "latest" or (valid == MAIN and (kind, name) != ("branch", MAIN))
-    if taken or re.fullmatch("[0-9a-f]{40}", valid) or valid[0] in ".-":
-        valid = f"{kind}-{valid}"
-    return valid
+    folders = {part[1] for part in parts if part[0] == "images" and len(part) > 2}
+    return folders | {name for name, one in images.items() if any(map(one.sees, paths))}
 
 
 def plan(
-    event: Event, images: Mapping[str, Image], changed: Collection[str] | None, repository: str
+    event: Event,
+    images: Mapping[str, Image],
+    changed: Collection[str] | None,
+    repository: str,
+    git_tags: Collection[str] = (),
 ) -> dict[str, Any]:
     """Return the whole plan, ready for JSON: the reason, and the levels' images with their tags.
 
-    `repository` is where the images' own repositories lie, such as `ghcr.io/owner/name`.  Of what
-    an image builds on, the first of the `references` that exists is meant: the one that this run
-    builds, or else the newest of the same branch or tag, or else the latest.
+    `repository` is where the images' own repositories lie, such as `ghcr.io/owner/name`.  What an
+    image builds on is the one that this run builds, whatever its tags say by then, where `built`
+    is true; else the first of the `tags` that exists: of the same branch or tag, or the latest.
     """
     levels(images, images)
     chosen, reason = choose(event, images, changed)
-    own = tags(event)
-    earlier = list(dict.fromkeys([*own[1:], "latest"]))
-
-    def references(name: str, tags: Sequence[str]) -> list[str]:
-        return [f"{repository}/{name}:{tag}" for tag in tags]
+    own, older = tags(event, git_tags), earlier(event, git_tags)
 
     def entry(name: str) -> dict[str, Any]:
         parents = [
-            {"argument": key, "references": references(to, own[:1] if to in chosen else earlier)}
+            {
+                "context": key,
+                "name": to,
+                "repository": f"{repository}/{to}",
+                "built": to in chosen,
+                "tags": own[:1] if to in chosen else older,
+            }
             for key, to in sorted(images[name].parents.items())
         ]
-        return {"name": name, "tags": references(name, own), "parents": parents}
+        return {
+            "name": name,
+            "context": images[name].context,
+            "tags": [f"{repository}/{name}:{tag}" for tag in own],
+            "parents": parents,
+            "push": event.pushes,
+        }
 
     return {
         "reason": reason,
@@ -261,14 +164,6 @@ def outputs(made: Mapping[str, Any]) -> str:
     """Return the plan as GITHUB_OUTPUT wants it: each `level-N` as a JSON list on one line."""
     filled = [*made["levels"], *([[]] * (LEVELS - len(made["levels"])))]
     return "".join(f"level-{number}={json.dumps(level)}\n" for number, level in enumerate(filled))
-
-
-def read_images(folder: Path) -> dict[str, Image]:
-    """Return the images below `folder`, by name."""
-    return {
-        file.parent.name: parse_image(file.parent.name, file.read_text(encoding="utf-8"))
-        for file in sorted(folder.glob("*/Dockerfile"))
-    }
 
 
 @dataclass(frozen=True)
@@ -283,6 +178,18 @@ class Git:
         if found.returncode:
             raise PlanError(f"{revision!r} is no commit of {self.checkout}")
         return found.stdout.strip()
+
+    def origin(self) -> str:
+        """Return OWNER/NAME of the remote that the checkout came from, or nothing."""
+        found = re.search(
+            r"[:/]([^/:]+/[^/]+?)(\.git)?/?$",
+            self._run("remote", "get-url", "origin").stdout.strip(),
+        )
+        return found[1] if found else ""
+
+    def tags(self) -> set[str]:
+        """Return the names of the git tags."""
+        return set(self._run("tag", "--list").stdout.split())
 
     def changed_paths(self, before: str, after: str) -> set[str] | None:
         """Return the paths that differ between two commits, both names of a renamed file.
@@ -305,15 +212,17 @@ class Git:
         )
 
 
-def _changed(event: Event, git: Git) -> set[str] | None:
+def _changed(event: Event, images: Mapping[str, Image], git: Git) -> set[str] | None:
     """Return the images that differ from any commit that may have been built before."""
-    if event.name != "push" or not event.branch or event.is_first:
+    if event.name not in ("push", "pull_request") or event.tag:
         return set()
+    if event.is_first or _UNKNOWN in event.before:
+        return None
     found: set[str] = set()
     for before in event.before:
         if (paths := git.changed_paths(before, event.sha)) is None:
             return None
-        found |= changed_images(paths)
+        found |= changed_images(paths, images)
     return found
 
 
@@ -327,15 +236,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     option("--sha", default=env.get("GITHUB_SHA", "HEAD"), help="the commit to build")
     option("--before", action="append", help="a commit that may be built already; may be repeated")
     option("--image", default=env.get("IMAGE", ""), help="the only one to build")
-    option("--repository", default=f"ghcr.io/{env.get('GITHUB_REPOSITORY', 'owner/name')}")
-    given = parser.parse_args(arguments)
-    before = given.before or env.get("BEFORE", "").split()
     checkout = Path(__file__).resolve().parents[1]
     git = Git(checkout)
+    own = f"ghcr.io/{env.get('GITHUB_REPOSITORY') or git.origin() or 'owner/name'}"
+    option("--repository", default=own, help="where the images lie, such as ghcr.io/owner/name")
+    option("--base", default=env.get("GITHUB_BASE_REF", ""), help="what a pull request is for")
+    latest_from = env.get("LATEST_FROM") or MAIN
+    option("--latest-from", default=latest_from, help=f"{MAIN} or {RELEASE}: whose is latest")
+    option("--no-push", action="store_true", default=env.get("PUSH") == "false", help="only try")
+    given = parser.parse_args(arguments)
+    repository = given.repository.lower()
     try:
-        event = Event(given.event, given.ref, git.commit(given.sha), tuple(before), given.image)
-        images = read_images(checkout / "images")
-        made = plan(event, images, _changed(event, git), given.repository.lower())
+        if given.latest_from not in (MAIN, RELEASE):
+            raise PlanError(f"LATEST_FROM is {given.latest_from!r}: set {MAIN} or {RELEASE}")
+        event = Event(
+            name=given.event,
+            ref=given.ref,
+            sha=git.commit(given.sha),
+            before=tuple(given.before or env.get("BEFORE", "").split()),
+            image=given.image,
+            base=given.base,
+            latest_from=given.latest_from,
+            pushes=not given.no_push,
+        )
+        images = read_images(checkout / "images", repository)
+        made = plan(event, images, _changed(event, images, git), repository, git.tags())
     except PlanError as error:
         sys.stderr.write(f"plan: {error}\n")
         return 1

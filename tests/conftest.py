@@ -5,11 +5,29 @@ from pathlib import Path
 
 import pytest
 
+from tests.clusters import token_for
 from tests.fakes.pve import Pve
 from tests.fakes.pve_cluster import Token
 from tests.fakes.pve_schema import assert_contract
 from tests.fakes.registry import Registry
-from tests.targets import token_for
+
+
+@pytest.fixture(scope="session")
+def nobody(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the configuration folder of somebody who is logged in nowhere."""
+    folder = tmp_path_factory.mktemp("nobody")
+    (folder / "config.json").write_text("{}")  # buildah wants the file of DOCKER_CONFIG to exist
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _no_logins(nobody: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the tests from the logins of whoever runs them."""
+    # Not by REGISTRY_AUTH_FILE, which docker-registry takes for a part of its own configuration.
+    for name in ("REGISTRY_AUTH_FILE", "XDG_RUNTIME_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("XDG_CONFIG_HOME", "DOCKER_CONFIG"):
+        monkeypatch.setenv(name, str(nobody))
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ import time
 import urllib.error
 import urllib.request
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -39,13 +39,17 @@ console = Console(highlight=False, soft_wrap=True)
 def main() -> None:
     """Run the demonstration; exit with 1 when no template comes out."""
     with Registry() as registry:
-        registry.push(REPOSITORY, "latest", sample())
+        registry.push(REPOSITORY, "latest", images.image(images.layer()))
         reference = f"{registry.address}/{REPOSITORY}:latest"
         console.print(f"[bold]1[/] a registry on loopback has [cyan]{reference}[/]")
         with daemon(registry.address) as url:
-            console.print(f"[bold]2[/] syncd listens on [cyan]{url}[/]; its log follows")
+            console.print(
+                f"[bold]2[/] syncd listens on [cyan]{url}[/], and fetches what is new to it"
+            )
+            finished(url, first_job(url))
+            registry.push(REPOSITORY, "latest", sample())
             answer = deliver(url, registry.address)
-            console.print(f"[bold]3[/] a signed webhook was answered with [cyan]{answer}[/]")
+            console.print(f"[bold]3[/] a signed webhook tells of a push: [cyan]{answer}[/]")
             job = finished(url, answer["jobs"][0])
     if job["outcome"] != "published":
         sys.exit(f"the job ended {job['outcome']}: {job['message']}")
@@ -136,18 +140,27 @@ def deliver(url: str, address: str) -> dict[str, Any]:
     return ask(urllib.request.Request(f"{url}/webhooks/github", body, headers))
 
 
+def first_job(url: str) -> str:
+    """Ask for jobs until one is there; return its id."""
+    job: str = asked(f"{url}/api/v1/jobs", lambda answer: answer["jobs"])["jobs"][0]["id"]
+    return job
+
+
 def finished(url: str, job: str) -> dict[str, Any]:
     """Ask for the job until it is done."""
-    request = urllib.request.Request(
-        f"{url}/api/v1/jobs/{job}", headers={"Authorization": f"Bearer {TOKEN}"}
-    )
+    return asked(f"{url}/api/v1/jobs/{job}", lambda answer: answer["state"] == "done")
+
+
+def asked(url: str, enough: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
+    """Ask the API until its answer is enough."""
+    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {TOKEN}"})
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
-        record = ask(request)
-        if record["state"] == "done":
-            return record
+        answer = ask(request)
+        if enough(answer):
+            return answer
         time.sleep(0.2)
-    sys.exit("the job did not end within a minute")
+    sys.exit(f"{url} did not answer as it should within a minute")
 
 
 def ask(request: urllib.request.Request) -> dict[str, Any]:

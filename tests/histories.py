@@ -26,7 +26,7 @@ ZEROS = "0" * 40
 
 
 class Repository:
-    """A checkout with the four images of DOCKERFILES and plan.py in its first commit."""
+    """A checkout with the four images of DOCKERFILES and the plan in its first commit."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -34,7 +34,8 @@ class Repository:
         self.git("init", "--quiet", "--initial-branch=main")
         for name, dockerfile in DOCKERFILES.items():
             self.write(f"images/{name}/Dockerfile", dockerfile)
-        self.write("images/plan.py", PLAN.read_text())
+        for module in PLAN.parent.glob("*.py"):
+            self.write(f"images/{module.name}", module.read_text())
         self.write("images/README.md", "images")
         self.first = self.commit()
 

@@ -113,6 +113,18 @@ def described(
     return document(manifest, blobs)
 
 
+def artifact(kind: str = "application/vnd.cncf.helm.config.v1+json") -> Content:
+    """Return an artifact that is no image, as `helm push` and `oras push` make them."""
+    blobs: dict[str, bytes] = {}
+    manifest = {
+        "schemaVersion": 2,
+        "mediaType": f"{_OCI}manifest.v1+json",
+        "config": _store(blobs, kind, b"{}"),
+        "layers": [],
+    }
+    return document(manifest, blobs)
+
+
 def index(*contents: Content, docker: bool = False, attestation: bool = False) -> Content:
     """Return an index of images, as buildx pushes it: with an attestation if wanted.
 

@@ -11,18 +11,16 @@ from pathlib import Path
 
 import zstandard
 
-from syncd.convert import convert
-from syncd.frames import Frames
-from syncd.job import Silence
-from syncd.layout import Layout, Verified
+from syncd.convert.frame_store import FrameSizes, FrameStore
+from syncd.convert.options import Options
+from syncd.convert.pipeline import convert
+from syncd.convert.scratch import ScratchSpace
+from syncd.convert.template_writer import WrittenTemplate
 from syncd.limits import Allowance, Limits
-from syncd.manifest import Descriptor, read_image
-from syncd.member import HARD_LINK, Member
-from syncd.reference import Platform
-from syncd.rootfs import Written
-from syncd.spool import Spool
-from syncd.tar import Parser
-from syncd.template import Format
+from syncd.oci.reference import Platform
+from syncd.oci.source import open_image
+from syncd.tar.member import HARD_LINK, Member
+from syncd.tar.reader import Parser
 from tests.images import Content, write_layout
 
 AMD64 = Platform("linux", "amd64")
@@ -51,31 +49,25 @@ def flatten(content: Content, folder: Path, limits: Limits | None = None) -> Pat
     return folder / "out" / "template.tar.zst"
 
 
-def convert_layout(layout: Path, folder: Path, limits: Limits | None = None) -> Written:
+def convert_layout(
+    layout: Path, folder: Path, limits: Limits | None = None, sizes: FrameSizes | None = None
+) -> WrittenTemplate:
     """Convert the one image of a layout to `folder`/out/template.tar.zst."""
     for name in ("spool", "out"):
         (folder / name).mkdir(exist_ok=True)
-    source = Layout(layout)
-
-    def open_blob(wanted: Descriptor) -> Verified:
-        return Verified(source.blob(wanted), wanted)
-
-    return convert(
-        read_image(source, source.find(), AMD64),
-        open_blob,
-        folder / "out" / "template.tar.zst",
-        form=Format.ROOTFS,
+    options = Options(
+        ScratchSpace(folder / "spool"),
         level=1,
         limits=limits or Limits(),
-        spool=Spool(folder / "spool"),
-        progress=Silence(),
+        frame_sizes=sizes or FrameSizes(),
     )
+    return convert(open_image(f"oci:{layout}"), folder / "out" / "template.tar.zst", options)
 
 
 def members(archive: bytes, limits: Limits | None = None, step: int = 1 << 20) -> list[Member]:
     """Return the members that syncd finds in a tar that it is fed in steps of this many bytes."""
     limits = limits or Limits()
-    parser = Parser(limits, Allowance(limits, "metadata", "the metadata of the archive"))
+    parser = Parser(limits, Allowance(limits.metadata, "the metadata of the archive"))
     for at in range(0, len(archive), step):
         parser.feed(archive[at : at + step])
     parser.close()
@@ -141,7 +133,7 @@ def _entry(archive: tarfile.TarFile, info: tarfile.TarInfo) -> Entry:
     )
 
 
-def put(frames: Frames, *parts: bytes) -> bytes:
+def put(frames: FrameStore, *parts: bytes) -> bytes:
     """Put a frame as a layer does, when it is not here; return its name."""
     name = frames.name(parts)
     if not frames.has(name):

@@ -140,6 +140,25 @@ def test_foreign_task(pve: Pve, api: Any) -> None:
     assert pve.client(other).nodes("pve1").tasks(upid).status.get()["upid"] == upid
 
 
+def test_own_tasks(pve: Pve, api: Any, token: Token) -> None:
+    """A token sees its own tasks on their node; the cluster's list takes Sys.Audit on `/`."""
+    pve.cluster.tasks_may_finish.clear()
+    upid = api.nodes("pve1").storage("local").content(VOLID).delete()
+    (active,) = api.nodes("pve1").tasks.get(source="all", typefilter="imgdel")
+    assert (active["upid"], active["status"], "endtime" in active) == (upid, "RUNNING", False)
+    assert (active["user"], active["tokenid"]) == ("syncd@pve", "sync")
+    assert api.nodes("pve1").tasks.get() == []
+    pve.cluster.join_tasks()
+    (ended,) = api.nodes("pve1").tasks.get(source="all")
+    assert (ended["status"], "endtime" in ended) == ("OK", True)
+    assert api.nodes("pve1").tasks.get(typefilter="imgcopy") == []
+    assert api.nodes("pve2").tasks.get(source="all") == []
+    token.acl["/nodes"] = frozenset({"Sys.Audit"})
+    assert api.cluster.tasks.get() == []
+    token.acl["/"] = frozenset({"Sys.Audit"})
+    assert [task["upid"] for task in api.cluster.tasks.get()] == [upid]
+
+
 def test_offline_node(pve: Pve, api: Any) -> None:
     """An offline node is listed as such, and what is proxied to it ends in a 595."""
     pve.cluster.nodes["pve2"].online = False

@@ -88,10 +88,10 @@ def test_start_at_once(pve: Pve, api: Any) -> None:
 
 
 def test_next_id(pve: Pve, api: Any) -> None:
-    """The next free VMID is a string, and free only until another client takes it."""
-    assert api.cluster.nextid.get() == "100"
+    """The next free VMID is a number, and free only until another client takes it."""
+    assert api.cluster.nextid.get() == 100
     pve.cluster.result(create(api))
-    assert api.cluster.nextid.get() == "101"
+    assert api.cluster.nextid.get() == 101
     with pytest.raises(ResourceException, match="already exists"):
         api.cluster.nextid.get(vmid=100)
     with pytest.raises(ResourceException, match=r"500 .*CT 100 already exists on node 'pve1'"):
@@ -160,9 +160,10 @@ def test_refused(pve: Pve, api: Any, changes: dict[str, object], status: int, re
     "privilege", ["VM.Allocate", "VM.Config.Network", "VM.Config.CPU", "VM.Config.Options"]
 )
 def test_privileges(token: Token, api: Any, privilege: str) -> None:
-    """Each option needs its own privilege on the container's path."""
+    """Each option needs its own privilege on the container's path; VM.Allocate is not named."""
     token.acl["/vms"] -= {privilege}
-    with pytest.raises(ResourceException, match=rf"\(/vms/100, {privilege}\)"):
+    named = "" if privilege == "VM.Allocate" else rf" \(/vms/100, {privilege}\)"
+    with pytest.raises(ResourceException, match=rf"Permission check failed{named} - "):
         create(api)
 
 
@@ -192,3 +193,19 @@ def test_resources(pve: Pve, token: Token, api: Any) -> None:
     assert len(api.cluster.resources.get(type="node")) == 2
     assert len(api.cluster.resources.get(type="storage")) == 6
     assert api.nodes.get()[0]["maxmem"] > api.nodes("pve1").status.get()["memory"]["used"]
+
+
+def test_change(pve: Pve, token: Token, api: Any) -> None:
+    """A change of the configuration takes each option's privilege, and waits for the creation."""
+    pve.cluster.tasks_may_finish.clear()
+    upid = create(api)
+    guest = api.nodes("pve1").lxc(100)
+    with pytest.raises(ResourceException, match=r"500 .*CT is locked \(create\)"):
+        guest.config.put(env="A=1")
+    pve.cluster.tasks_may_finish.set()
+    pve.cluster.result(upid)
+    assert guest.config.put(env="A=1\0B=2", entrypoint="/bin/app") is None
+    assert guest.config.get()["env"] == "A=1\0B=2"
+    token.acl["/vms"] -= {"VM.Config.Options"}
+    with pytest.raises(ResourceException, match=r"\(/vms/100, VM\.Config\.Options\)"):
+        guest.config.put(entrypoint="/bin/other")

@@ -15,10 +15,13 @@ import pytest
 import yaml
 
 from images import plan
+from images.dockerfile import references
+from images.folder import parse_image, read_images
+from images.tags import Event
 
 ROOT = Path(plan.__file__).parents[1]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
-IMAGES = plan.read_images(ROOT / "images")
+IMAGES = read_images(ROOT / "images", "ghcr.io/owner/repository")
 PROGRAMS = Path(sys.executable).parent
 
 
@@ -50,10 +53,11 @@ def test_dockerfiles_lint() -> None:
 
 
 def test_scripts_lint() -> None:
-    """The scripts that go into the images satisfy shellcheck."""
+    """The scripts that go into the images, or install syncd, satisfy shellcheck."""
     scripts = [
         path
-        for path in (ROOT / "images").glob("*/*")
+        for folder in ("images", "config")
+        for path in (ROOT / folder).rglob("*")
         if path.is_file() and path.read_bytes().startswith(b"#!/bin/sh")
     ]
     assert scripts
@@ -64,7 +68,13 @@ def test_schedule() -> None:
     """The workflow runs weekly when the plan says, and on each push below an image's folder."""
     triggers = BUILD[True]
     assert triggers["schedule"] == [{"cron": plan.WEEKLY}]
-    assert triggers["push"] == {"branches": ["**"], "tags": ["**"], "paths": ["images/*/**"]}
+    assert triggers["push"] == {
+        "branches": ["**", "!dependabot/**"],
+        "tags": ["**"],
+        "paths": ["images/*/**"],
+    }
+    assert triggers["pull_request"] == {"paths": ["images/*/**"]}
+    assert triggers["release"] == {"types": ["released"]}
 
 
 def test_levels() -> None:
@@ -79,14 +89,17 @@ def test_levels() -> None:
         assert job["uses"] == "./.github/workflows/build-level.yml"
         assert job["with"]["images"] == f"${{{{ needs.plan.outputs.{name} }}}}"
         assert job["needs"] == (["plan", f"level-{number - 1}"] if number else "plan")
-        assert f"needs.plan.outputs.{name} != '[]'" in job["if"]
+        assert job["if"] == (
+            "${{ !cancelled() && needs.plan.result == 'success'"
+            f" && needs.plan.outputs.{name} != '[]' }}}}"
+        )
     matrix = LEVEL["jobs"]["build"]["strategy"]["matrix"]
     assert matrix == {"image": "${{ fromJSON(inputs.images) }}"}
 
 
 def test_matrix_fields() -> None:
     """What a level reads of an image is what the plan writes, and the other way round."""
-    event = plan.Event("schedule", "refs/heads/main", "c0ffee")
+    event = Event("schedule", "refs/heads/main", "c0ffee")
     made = plan.plan(event, IMAGES, None, "ghcr.io/owner/name")
     text = (ROOT / ".github" / "workflows" / "build-level.yml").read_text()
     read = set(re.findall(r"matrix\.image\.(\w+)", text))
@@ -134,16 +147,66 @@ def test_cache_scopes() -> None:
 
 
 def test_nothing_is_pushed_unscanned() -> None:
-    """An image is pushed after a scan that fails on critical findings, then signed by digest."""
+    """An image is pushed after its scan's findings were judged, then signed by digest."""
     names = [step.get("name") for step in LEVEL["jobs"]["build"]["steps"]]
-    order = ["Build", "Scan", "Keep the scan's report", "Push", "Sign", "Summarise"]
+    order = [
+        "Build",
+        "Scan",
+        "Keep the scan's report",
+        "Judge the findings",
+        "Push",
+        "Sign",
+        "Summarise",
+    ]
     assert [name for name in names if name in order] == order
     steps = {step.get("name"): step for step in LEVEL["jobs"]["build"]["steps"]}
-    assert steps["Scan"]["with"]["severity-cutoff"] == "critical"
-    assert steps["Scan"]["with"]["fail-build"] is True
+    assert steps["Scan"]["with"]["output-format"] == "json"
+    assert steps["Judge the findings"].keys() == {"name", "env", "run"}
+    assert steps["Judge the findings"]["env"] == {"REPORT": "${{ steps.scan.outputs.json }}"}
+    assert steps["Judge the findings"]["run"] == 'python3 -m images.findings "$REPORT"'
     assert "push" not in steps["Build"]["with"]
     assert {"provenance": "mode=max", "sbom": True}.items() <= steps["Push"]["with"].items()
     assert steps["Sign"]["run"].endswith('@$DIGEST"')
+
+
+def test_what_is_built_on_is_of_this_run() -> None:
+    """An image takes its word back before anything else, and gives it when it is signed."""
+    names = [step.get("name") for step in LEVEL["jobs"]["build"]["steps"]]
+    assert names[:2] == ["Empty what says that it is built", "Say that it is not built"]
+    order = ["Take what this run has built", "Pin what the image builds on", "Build"]
+    assert [name for name in names if name in order] == order
+    order = ["Sign", "Keep the digest", "Say what was built"]
+    assert [name for name in names if name in order] == order
+    steps = {step.get("name"): step for step in LEVEL["jobs"]["build"]["steps"]}
+    for name in ("Say that it is not built", "Say what was built"):
+        assert steps[name]["with"] == {
+            "name": "built-${{ matrix.image.name }}",
+            "path": "${{ runner.temp }}/built",
+            "overwrite": True,
+            "retention-days": 30,
+        }
+    assert steps["Take what this run has built"]["with"]["pattern"] == "built-*"
+
+
+def test_what_is_not_pushed() -> None:
+    """A pull request from elsewhere is built and scanned, and nothing of it leaves the runner."""
+    steps = LEVEL["jobs"]["build"]["steps"]
+    names = [step.get("name", step.get("uses", "").partition("@")[0]) for step in steps]
+    assert [
+        name
+        for name, step in zip(names, steps, strict=True)
+        if "matrix.image.push" in str(step.get("if"))
+    ] == [
+        "Push",
+        "sigstore/cosign-installer",
+        "Sign",
+        "Keep the digest",
+        "Say what was built",
+    ]
+    (planning,) = [step for step in BUILD["jobs"]["plan"]["steps"] if step.get("name") == "Plan"]
+    pushes = planning["env"]["PUSH"]
+    assert "github.event.pull_request.head.repo.full_name == github.repository" in pushes
+    assert "github.event_name != 'pull_request'" in BUILD["jobs"]["tell-syncd"]["if"]
 
 
 @pytest.mark.parametrize("name", IMAGES)
@@ -154,6 +217,16 @@ def test_labels(name: str) -> None:
     assert found["title"] == name
     assert found["licenses"] == "Apache-2.0"
     assert found["description"]
+
+
+@pytest.mark.parametrize("name", IMAGES)
+def test_dependabot_sees_what_is_foreign(name: str) -> None:
+    """What an image takes from elsewhere stands in a FROM, by digest, where Dependabot looks."""
+    text = (ROOT / "images" / name / "Dockerfile").read_text()
+    foreign = {one.text for one in references(text)} - set(IMAGES[name].parents)
+    for reference in foreign:
+        assert re.search(f"^FROM {re.escape(reference)}( AS .+)?$", text, re.MULTILINE)
+        assert re.search("@sha256:[0-9a-f]{64}$", reference)
 
 
 @pytest.mark.parametrize("name", IMAGES)
@@ -191,7 +264,8 @@ def test_readme_names_the_variables() -> None:
 def test_readme_example() -> None:
     """The README's example of a new image builds on base as the plan understands it."""
     (example,) = re.findall(r"```dockerfile\n(.+?)```", README, re.DOTALL)
-    assert plan.parse_image("new", example).parents == {"BASE_IMAGE": "base"}
+    new = parse_image("new", example, ["base"], "ghcr.io/owner/repository")
+    assert new.parents == {"localhost/base:latest": "base"}
 
 
 def test_documents_link_to_what_exists() -> None:

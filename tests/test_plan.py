@@ -1,4 +1,4 @@
-"""Which images are built: `images/plan.py` on generated git histories, and its decisions alone."""
+"""Which images are built: `images.plan` on generated git histories, and its decisions alone."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from images import plan
-from images.plan import Event, Image, PlanError
+from images.folder import Image, PlanError, parse_image, read_images
+from images.tags import Event, tags
 from tests import histories
 from tests.histories import PLAN, History, Repository, git
 
@@ -25,9 +26,10 @@ def repository(tmp_path: Path) -> Repository:
 
 
 def run_plan(folder: Path, **env: str) -> subprocess.CompletedProcess[str]:
-    """Run plan.py of a checkout as a runner does: all it is told is in the environment."""
+    """Run the plan of a checkout as a runner does: all it is told is in the environment."""
     return subprocess.run(
-        [sys.executable, folder / "images" / "plan.py"],
+        [sys.executable, "-m", "images.plan"],
+        cwd=folder,
         env={"PATH": os.environ["PATH"], "GITHUB_REPOSITORY": "Acme/Images", **env},
         capture_output=True,
         text=True,
@@ -144,10 +146,33 @@ def test_outputs(repository: Repository, tmp_path: Path) -> None:
     (nodejs,), (web,) = json.loads(found["level-0"]), json.loads(found["level-1"])
     ours = "ghcr.io/acme/images"
     assert nodejs["tags"] == [f"{ours}/nodejs:{tag}" for tag in (sha, "main", "latest")]
-    assert nodejs["parents"] == [
-        {"argument": "BASE_IMAGE", "references": [f"{ours}/base:main", f"{ours}/base:latest"]}
-    ]
-    assert web["parents"] == [{"argument": "NODEJS_IMAGE", "references": [f"{ours}/nodejs:{sha}"]}]
+    (base,), (built,) = nodejs["parents"], web["parents"]
+    assert base == {
+        "context": "localhost/base:latest",
+        "name": "base",
+        "repository": f"{ours}/base",
+        "built": False,
+        "tags": ["main", "latest"],
+    }
+    assert built == {
+        "context": "localhost/nodejs",
+        "name": "nodejs",
+        "repository": f"{ours}/nodejs",
+        "built": True,
+        "tags": [sha],
+    }
+
+
+def test_nobody_knows_what_was_built(repository: Repository) -> None:
+    """When GitHub could not be asked for the last build, everything is built."""
+    repository.git("branch", "unknown")
+    done = run_plan(
+        repository.folder,
+        GITHUB_EVENT_NAME="push",
+        GITHUB_REF="refs/heads/main",
+        BEFORE=f"{repository.first} unknown",
+    )
+    assert names(json.loads(done.stdout)) == EVERYTHING
 
 
 @pytest.mark.parametrize(
@@ -163,6 +188,9 @@ def test_outputs(repository: Repository, tmp_path: Path) -> None:
         ("refs/heads/-dash", ["branch--dash"]),
         ("refs/heads/" + "a" * 40, ["branch-" + "a" * 40]),
         ("refs/heads/" + "x" * 300, ["x" * 112 + "-0d4e2ca9"]),
+        ("refs/heads/pr-12", ["branch-pr-12"]),
+        ("refs/tags/pr-12", ["tag-pr-12"]),
+        ("refs/heads/12-fix", ["12-fix"]),
         ("refs/tags/v1.2.3", ["v1.2.3"]),
         ("refs/tags/release/2026.10", ["release-2026.10"]),
         ("refs/tags/v1+a", ["v1-a-e064177f"]),
@@ -173,9 +201,93 @@ def test_outputs(repository: Repository, tmp_path: Path) -> None:
 )
 def test_tags(ref: str, expected: list[str]) -> None:
     """The commit is always a tag, the ref's name made valid, `latest` on main alone."""
-    found = plan.tags(Event("push", ref, "c0ffee"))
+    found = tags(Event("push", ref, "c0ffee"), {"v1.2.3"})
     assert found == ["c0ffee", *expected]
     assert all(len(tag) <= 128 for tag in found)
+
+
+NEIGHBOURS = ["mine", "base", "builder"]
+OURS = "ghcr.io/acme/images"
+
+
+@pytest.mark.parametrize("name", ["v1", "v1.2", "1.2.3", "v1.0-rc1", "stable", "release/one"])
+def test_branch_and_tag_of_one_name(name: str) -> None:
+    """A branch yields to a git tag of its name, and to a version before there is such a tag."""
+    git_tags = {"stable", "release-one"}
+    own = name.replace("/", "-")
+    assert tags(Event("push", f"refs/tags/{name}", "c"), git_tags) == ["c", own]
+    assert tags(Event("push", f"refs/heads/{name}", "c"), git_tags) == ["c", f"branch-{own}"]
+
+
+def test_git_tags_are_read(repository: Repository) -> None:
+    """The checkout tells which git tags a branch has to yield to."""
+    repository.git("tag", "mine")
+    done = run_plan(repository.folder, GITHUB_REF="refs/heads/mine", IMAGE="base")
+    ((base,),) = json.loads(done.stdout)["levels"]
+    assert base["tags"][1:] == [f"{OURS}/base:branch-mine"]
+
+
+@pytest.mark.parametrize(
+    ("latest_from", "event", "ref", "expected"),
+    [
+        ("main", "push", "refs/heads/main", ["main", "latest"]),
+        ("main", "release", "refs/tags/v1", ["v1"]),
+        ("release", "push", "refs/heads/main", ["main"]),
+        ("release", "schedule", "refs/heads/main", ["main"]),
+        ("release", "push", "refs/tags/v1", ["v1"]),
+        ("release", "release", "refs/tags/v1", ["v1", "latest"]),
+    ],
+)
+def test_whose_is_latest(latest_from: str, event: str, ref: str, expected: list[str]) -> None:
+    """`latest` is what main builds, or what is released, by one setting."""
+    assert tags(Event(event, ref, "c", latest_from=latest_from), ()) == ["c", *expected]
+
+
+@pytest.mark.parametrize(
+    ("latest_from", "levels"), [("", []), ("main", []), ("release", EVERYTHING)]
+)
+def test_release(repository: Repository, latest_from: str, levels: list[list[str]]) -> None:
+    """A release builds everything where it is the latest; else its git tag has built it."""
+    done = run_plan(
+        repository.folder,
+        GITHUB_EVENT_NAME="release",
+        GITHUB_REF="refs/tags/v1",
+        LATEST_FROM=latest_from,
+    )
+    assert names(json.loads(done.stdout)) == levels
+
+
+@pytest.mark.parametrize(
+    ("history", "push", "levels"),
+    [
+        (histories.change_below_others, "true", [["nodejs"], ["web"]]),
+        (histories.change_below_others, "false", [["nodejs"]]),
+        (histories.several_images, "false", [["nodejs", "python"]]),
+        (histories.force_push_of_a_lost_commit, "true", EVERYTHING),
+        (histories.force_push_of_a_lost_commit, "false", [["base"]]),
+        (histories.outside, "true", []),
+    ],
+)
+def test_pull_request(
+    repository: Repository, history: History, push: str, levels: list[list[str]]
+) -> None:
+    """A pull request builds what differs from its base; unpushed, nothing on what it changes."""
+    before = history(repository)
+    done = run_plan(
+        repository.folder,
+        GITHUB_EVENT_NAME="pull_request",
+        GITHUB_REF="refs/pull/12/merge",
+        GITHUB_BASE_REF="stable",
+        BEFORE=before,
+        PUSH=push,
+    )
+    made = json.loads(done.stdout)
+    assert names(made) == levels
+    for image in [image for level in made["levels"] for image in level]:
+        assert image["tags"] == [f"{OURS}/{image['name']}:pr-12"]
+        assert image["push"] == (push == "true")
+        for one in image["parents"]:
+            assert one["tags"] == (["pr-12"] if one["built"] else ["stable", "latest"])
 
 
 @pytest.mark.parametrize(
@@ -183,33 +295,132 @@ def test_tags(ref: str, expected: list[str]) -> None:
     [
         ("FROM debian:13\n", {}),
         ("FROM docker.io/library/base\n", {}),
-        ("ARG B=localhost/base\nFROM $B\n", {"B": "base"}),
-        ("ARG B=localhost/base:latest\nFROM ${B} AS mine\nFROM mine\n", {"B": "base"}),
-        ('arg X=1 B="localhost/base@sha256:0"\nfrom --platform=linux/amd64 ${B}\n', {"B": "base"}),
-        ("# FROM localhost/base\nFROM \\\n  scratch\n", {}),
-        ("FROM scratch\nARG B=localhost/base\nFROM $B\n", {}),
-        ("ARG B=localhost/base\nFROM debian\n", {}),
-        ("ARG B=docker.io/library/base\nFROM $B\n", {}),
-        ("ARG A=localhost/a\nARG B=localhost/b\nFROM $A AS a\nFROM $B\n", {"A": "a", "B": "b"}),
+        ("FROM mine:1\n", {}),
+        ("FROM ghcr.io/acme/imagesque/base\n", {}),
+        ("FROM ghcr.io/else/images/base@sha256:0\n", {}),
+        (f"FROM {OURS}/retired@sha256:0\n", {}),
+        ("FROM localhost/base\n", {"localhost/base": "base"}),
+        (
+            "ARG B=localhost/base:latest\nFROM ${B} AS mine\nFROM mine\n",
+            {"localhost/base:latest": "base"},
+        ),
+        (f"FROM {OURS}/base:latest\n", {f"{OURS}/base:latest": "base"}),
+        (f"ARG B={OURS}/base@sha256:0\nFROM $B\n", {f"{OURS}/base@sha256:0": "base"}),
+        (f"FROM {OURS}/base:v1@sha256:0\n", {f"{OURS}/base:v1@sha256:0": "base"}),
+        (
+            f"FROM localhost/base\n"
+            f"COPY --from={OURS}/builder a b\n"
+            f"RUN --mount=from={OURS}/base true\n",
+            {"localhost/base": "base", f"{OURS}/builder": "builder", f"{OURS}/base": "base"},
+        ),
+        ("FROM localhost/base AS base\nFROM base\n", {"localhost/base": "base"}),
     ],
 )
 def test_parents(dockerfile: str, parents: dict[str, str]) -> None:
-    """An image builds on the neighbours whose reference is the default of a FROM's argument."""
-    assert plan.parse_image("mine", dockerfile).parents == parents
+    """An image builds on each neighbour it uses, locally named or by this repository's registry."""
+    assert parse_image("mine", dockerfile, NEIGHBOURS, OURS).parents == parents
 
 
 @pytest.mark.parametrize(
     ("name", "dockerfile", "said"),
     [
-        ("mine", "FROM localhost/base\n", "images/mine/Dockerfile: 'FROM localhost/base'"),
-        ("mine", "FROM x\nCOPY --from=localhost/base /a /b\n", "COPY --from=localhost/base /a /b"),
         ("Mine", "FROM scratch\n", "images/Mine: registries want lower-case names"),
+        (
+            "mine",
+            "FROM ghcr.io/Acme/Images/base\n",
+            "images/mine/Dockerfile:1: ghcr.io/Acme/Images/base: registries take lower case only: "
+            "write ghcr.io/acme/images/base",
+        ),
+        (
+            "mine",
+            "FROM ghcr.io/OWNER/REPO/base:latest\n",
+            "lower case only: write ghcr.io/owner/repo/base, and no OWNER",
+        ),
+        (
+            "mine",
+            "FROM x\nFROM base:13\n",
+            "images/mine/Dockerfile:2: base:13 is the Docker Hub's, not images/base: "
+            "write localhost/base, or docker.io/library/base:13",
+        ),
+        (
+            "mine",
+            "FROM ghcr.io/else/images/base:1\n",
+            "another owner's, not images/base: write localhost/base",
+        ),
+        (
+            "mine",
+            "FROM localhost/gone\n",
+            "builds on localhost/gone, but there is no other images/gone",
+        ),
+        (
+            "mine",
+            f"FROM {OURS}/gone:1\n",
+            f"builds on {OURS}/gone:1, but there is no other images/gone",
+        ),
+        (
+            "mine",
+            "FROM localhost/mine\n",
+            "builds on localhost/mine, but there is no other images/mine",
+        ),
+        (
+            "mine",
+            "FROM x\nONBUILD COPY --from=localhost/base a b\n",
+            "Dockerfile:2: localhost/base cannot be replaced by this run's build in ONBUILD",
+        ),
+        ("mine", f"# syntax={OURS}/builder\nFROM x\n", "this run's build in SYNTAX"),
+        (
+            "mine",
+            "ARG B\nFROM $B\n",
+            "images/mine/Dockerfile:2: FROM $B names what only a build would know",
+        ),
+        (
+            "mine",
+            "# context: ../../..\nFROM x\n",
+            "images/mine/Dockerfile: its context .. is outside the repository",
+        ),
+        ("mine", "# context: /\nFROM x\n", "its context / is outside the repository"),
     ],
 )
 def test_unusable_dockerfile(name: str, dockerfile: str, said: str) -> None:
-    """What the workflow could not build as it was meant is refused, with the place."""
-    with pytest.raises(PlanError, match=said.replace("(", r"\(")):
-        plan.parse_image(name, dockerfile)
+    """What would be built otherwise than meant is refused, with the place and a way out."""
+    with pytest.raises(PlanError) as caught:
+        parse_image(name, dockerfile, NEIGHBOURS, OURS)
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("context", "seen", "changed"),
+    [
+        ("", "images/mine", {"images/mine/a"}),
+        ("..", "images", {"images/mine/a", "images/base/a", "images/a"}),
+        ("../..", ".", {"images/mine/a", "images/base/a", "images/a", "docs/a"}),
+        ("../../docs", "docs", {"images/mine/a", "docs/a"}),
+    ],
+)
+def test_context(context: str, seen: str, changed: set[str]) -> None:
+    """A change anywhere in the folder that a build sees is a change of the image."""
+    text = f"# context: {context}\nFROM x\n" if context else "FROM x\n"
+    image = parse_image("mine", text, NEIGHBOURS, OURS)
+    assert image.context == seen
+    for path in ("images/mine/a", "images/base/a", "images/a", "docs/a"):
+        assert ("mine" in plan.changed_images({path}, {"mine": image})) == (path in changed)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://github.com/Acme/Images",
+        "https://github.com/Acme/Images.git",
+        "git@github.com:Acme/Images.git",
+    ],
+)
+def test_origin(repository: Repository, url: str) -> None:
+    """On a developer's machine the remote tells which registry is the repository's own."""
+    repository.write("images/python/Dockerfile", f"FROM {OURS}/base:latest\n")
+    repository.commit()
+    repository.git("remote", "add", "origin", url)
+    done = run_plan(repository.folder, GITHUB_REPOSITORY="")
+    assert names(json.loads(done.stdout)) == EVERYTHING
 
 
 @pytest.mark.parametrize(
@@ -217,10 +428,6 @@ def test_unusable_dockerfile(name: str, dockerfile: str, said: str) -> None:
     [
         ({"a": "b", "b": "a", "c": ""}, "in a circle: a, b"),
         ({"a": "a"}, "in a circle: a"),
-        (
-            {"a": "gone"},
-            "images/a/Dockerfile builds on localhost/gone, but there is no images/gone",
-        ),
         ({"a": "", "b": "a", "c": "b", "d": "c", "e": "d"}, "images/e ends a chain of more than 4"),
     ],
 )
@@ -234,7 +441,8 @@ def test_impossible_images(parents: dict[str, str], said: str) -> None:
 @pytest.mark.parametrize(
     ("env", "said"),
     [
-        ({"GITHUB_EVENT_NAME": "pull_request"}, "no plan for the event 'pull_request'"),
+        ({"GITHUB_EVENT_NAME": "fork"}, "no plan for the event 'fork'"),
+        ({"LATEST_FROM": "tags"}, "LATEST_FROM is 'tags': set main or release"),
         ({"IMAGE": "perl"}, "no image 'perl'; there are base, nodejs, python, web"),
         ({"GITHUB_SHA": "2" * 40}, f"'{'2' * 40}' is no commit of "),
     ],
@@ -250,6 +458,6 @@ def test_faults(repository: Repository, env: dict[str, str], said: str) -> None:
 
 def test_images_here() -> None:
     """The repository's own images make a plan, in which nodejs comes after base."""
-    images = plan.read_images(PLAN.parent)
+    images = read_images(PLAN.parent, OURS)
     order = [name for level in plan.levels(images, images) for name in level]
     assert order.index("base") < order.index("nodejs")

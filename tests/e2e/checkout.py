@@ -11,15 +11,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests.e2e.command import CACHE, CHECKOUT, run
-from tests.e2e.debian import debian_root
+from tests.e2e.debian import SUITE, debian_root
 
 LEFT_OUT = (".venv", ".e2e", ".demo", ".git", ".*_cache", ".hypothesis", "__pycache__")
 
 
-def unpack(packages: tuple[str, ...], root: Path) -> Path:
-    """Make the new folder `root` a Debian 13 with `packages` and the checkout as /checkout."""
+def unpack(packages: tuple[str, ...], root: Path, suite: str = SUITE) -> Path:
+    """Make `root` a Debian, 13 or `suite`, with `packages` and the checkout as /checkout."""
     root.mkdir(parents=True)
-    run("tar", "-C", root, "-xpf", debian_root(packages))
+    run("tar", "-C", root, "-xpf", debian_root(packages, suite))
     shutil.copytree(CHECKOUT, root / "checkout", ignore=shutil.ignore_patterns(*LEFT_OUT))
     return root
 

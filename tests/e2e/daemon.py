@@ -56,7 +56,7 @@ class Client:
     """Speaks HTTP to a daemon on a port of loopback, as GitHub and the API's users do."""
 
     def __init__(self, port: int, webhook_secret: str, api_token: str) -> None:
-        self._port = port
+        self.port = port
         self._webhook_secret = webhook_secret
         self._api_token = api_token
 
@@ -65,7 +65,7 @@ class Client:
     ) -> Answer:
         """Send one HTTP request and return what was answered, whatever the status."""
         request = urllib.request.Request(
-            f"http://127.0.0.1:{self._port}{path}", body, dict(headers), method=method
+            f"http://127.0.0.1:{self.port}{path}", body, dict(headers), method=method
         )
         try:
             with urllib.request.urlopen(request, timeout=10) as response:
@@ -112,6 +112,11 @@ class Client:
             raise CommandError(f"job {job} got {answer}")
         return answer.body
 
+    def jobs(self) -> list[Job]:
+        """Return the newest jobs as the API tells them."""
+        found: list[Job] = self.ask("GET", "/api/v1/jobs", headers=self._bearer).body["jobs"]
+        return found
+
     def finished(self, job: str, timeout: float = 120) -> Job:
         """Return a job once it is done, whatever its outcome."""
 
@@ -125,6 +130,12 @@ class Client:
         """Announce a push of `reference` and return its job once that is done."""
         return self.finished(self.push_event(reference), timeout)
 
+    def metrics(self) -> str:
+        """Return the metrics in Prometheus' text format."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=10) as answer:
+            text: str = answer.read().decode()
+        return text
+
     @property
     def _bearer(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self._api_token}"}
@@ -135,7 +146,8 @@ class Syncd(Client):
 
     It watches `images` (`HOST:PORT/OWNER/NAME:TAG`) of one registry on loopback and publishes to
     a directory target; it does nothing on its own schedule.  With `user` it gives `password` to
-    the registry.
+    the registry.  `within` is a command that the daemon is started by, and `more` are lines of its
+    configuration.
     """
 
     def __init__(
@@ -145,6 +157,9 @@ class Syncd(Client):
         user: str = "",
         password: str = "",
         storage: Path | None = None,
+        *,
+        within: Sequence[str] = (),
+        more: Sequence[str] = (),
     ) -> None:
         super().__init__(free_port(), WEBHOOK_SECRET, API_TOKEN)
         self.folder = folder
@@ -154,6 +169,7 @@ class Syncd(Client):
         self.log = folder / "syncd.log"
         self.config = folder / "syncd.toml"
         self._process: subprocess.Popen[bytes] | None = None
+        self._within = within
         folder.mkdir(parents=True)
         self.storage.mkdir(exist_ok=True)
         for name, secret in [
@@ -163,7 +179,7 @@ class Syncd(Client):
         ]:
             (folder / name).write_text(f"{secret}\n")
             (folder / name).chmod(0o600)
-        self.config.write_text(self._settings(images, user))
+        self.config.write_text("\n".join([*self._settings(images, user), *more, ""]))
 
     def __enter__(self) -> Syncd:
         self.start()
@@ -183,6 +199,12 @@ class Syncd(Client):
             self.stop()
 
     @property
+    def pid(self) -> int:
+        """The process id of the daemon that runs."""
+        assert self._process is not None
+        return self._process.pid
+
+    @property
     def templates(self) -> list[Path]:
         """What stands where Proxmox VE lists templates, hidden names included."""
         return sorted((self.storage / "template" / "cache").glob("*"))
@@ -191,7 +213,7 @@ class Syncd(Client):
         """Start `syncd run`; returns once `/readyz` says yes."""
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [SYNCD, "--config", self.config, "run"],
+                [*self._within, SYNCD, "--config", self.config, "run"],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -230,31 +252,31 @@ class Syncd(Client):
         )
 
     def _idle(self) -> bool:
-        jobs = self.ask("GET", "/api/v1/jobs", headers=self._bearer).body["jobs"]
-        return all(job["state"] == "done" for job in jobs)
+        return all(job["state"] == "done" for job in self.jobs())
 
     def _ready(self) -> bool:
         assert self._process is not None
         if self._process.poll() is not None:
             raise CommandError(f"syncd run ended at once:\n{self.log.read_text()}")
         try:
-            url = f"http://127.0.0.1:{self._port}/readyz"
+            url = f"http://127.0.0.1:{self.port}/readyz"
             with urllib.request.urlopen(url, timeout=5) as response:
                 return bool(response.status == 200)
         except OSError:
             return False
 
-    def _settings(self, images: Sequence[str], user: str) -> str:
+    def _settings(self, images: Sequence[str], user: str) -> list[str]:
         host = images[0].split("/")[0]
         password = f'password_file = "{self.folder}/registry-password"'
         login = [f'username = "{user}"', password] if user else []
         lines = [
             "[server]",
-            f'listen = "127.0.0.1:{self._port}"',
+            f'listen = "127.0.0.1:{self.port}"',
             f'webhook_secret_file = "{self.folder}/webhook-secret"',
             f'api_token_file = "{self.folder}/api-token"',
             "[state]",
             f'directory = "{self.folder}/state"',
+            'reserve = "1MiB"',
             "[schedule]",
             'sweep = "off"',
             "[[registry]]",
@@ -265,6 +287,7 @@ class Syncd(Client):
             'name = "local"',
             'type = "directory"',
             f'path = "{self.storage}"',
+            'reserve = "0B"',  # the disks of some tests are small
         ]
         for image in images:
             repository, tag = image.rsplit(":", 1)
@@ -274,4 +297,4 @@ class Syncd(Client):
                 f'tags = ["{tag}"]',
                 'format = "rootfs"',
             ]
-        return "\n".join(lines) + "\n"
+        return lines

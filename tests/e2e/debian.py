@@ -44,15 +44,15 @@ def release() -> str:
     return platform.freedesktop_os_release()["VERSION_CODENAME"]
 
 
-def debian_root(packages: tuple[str, ...]) -> Path:
-    """Return the tar of a minimal Debian 13 with `packages`, made once for each such set."""
+def debian_root(packages: tuple[str, ...], suite: str = SUITE) -> Path:
+    """Return the tar of a minimal Debian, 13 or `suite`, made once for each set of `packages`."""
     name = hashlib.sha256(",".join(packages).encode()).hexdigest()[:12]
-    tar = CACHE / f"{SUITE}-{name}.tar"
+    tar = CACHE / f"{suite}-{name}.tar"
     if not tar.exists():
         CACHE.mkdir(parents=True, exist_ok=True)
         growing = tar.with_name(f"growing-{tar.name}")
         include = f"--include={','.join(packages)}"
-        run("mmdebstrap", "--variant=minbase", include, SUITE, growing, mirror())
+        run("mmdebstrap", "--variant=minbase", include, suite, growing, mirror())
         growing.rename(tar)
     return tar
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from syncd.errors import PublishError, TargetUnavailableError
-from syncd.job import Silence
+from syncd.progress import Silence
+from tests.clusters import CONTENT, NAME, arguments, names_on, target_on, token_for, uploads
 from tests.e2e.machine import Disk
 from tests.fakes.pve import Pve
-from tests.targets import CONTENT, NAME, arguments, names_on, target_on, token_for, uploads
 
 
 @pytest.fixture

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.clusters import TOKEN, names_on, token_for, uploads
 from tests.e2e.command import attempt, run
 from tests.e2e.conftest import Image
 from tests.e2e.daemon import SYNCD
 from tests.fakes.pve import Pve
 from tests.fakes.pve_schema import assert_contract
-from tests.targets import TOKEN, names_on, token_for, uploads
 
 CONFIG = """\
 [state]
@@ -49,6 +49,7 @@ def test_synced(pve: Pve, small: Image, tmp_path: Path) -> None:
     """An image gets to every node under the web UI's name, once; `check` and `resolve` see it."""
     repository = small.reference.rpartition(":")[0]
     (tmp_path / "secret").write_text(token_for(pve).secret)
+    (tmp_path / "secret").chmod(0o600)
     config = tmp_path / "syncd.toml"
     config.write_text(
         CONFIG.format(

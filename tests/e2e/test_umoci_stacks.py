@@ -21,14 +21,14 @@ from pathlib import Path
 import pytest
 
 from tests.archives import directory, file, hardlink, member, opaque, symlink, whiteout
+from tests.convert.test_overlay_model import Change, Model, RefusedError, parts
+from tests.convert.test_pipeline_model import archived
 from tests.e2e.command import run
 from tests.e2e.image import Layout
 from tests.e2e.tree import differences, scan
 from tests.images import Layer, image, layer, write_layout
+from tests.tar.test_reader import SPARSE_FORMS
 from tests.templates import convert_layout
-from tests.test_convert_model import archived
-from tests.test_overlay_model import Change, Model, RefusedError, parts
-from tests.test_tar import SPARSE_FORMS
 
 SEED = 1_709_164_800
 STACKS = 80

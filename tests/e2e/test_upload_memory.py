@@ -10,9 +10,9 @@ import json
 import sys
 from pathlib import Path
 
+from tests.clusters import DUTIES, TOKEN
 from tests.e2e.command import run
 from tests.fakes.pve import Pve
-from tests.targets import DUTIES, TOKEN
 
 SIZE = (2 << 30) + (1 << 20)
 NAME = "large_0123456789ab.tar"
@@ -21,13 +21,13 @@ MEMORY_MAX = 200 << 20
 PROGRAM = """\
 import json, resource, sys
 from pathlib import Path
-from syncd.job import Silence
-from syncd.proxmox import ProxmoxTarget
-from syncd.reference import Digest
-from syncd.settings import ProxmoxTargetSettings
+from syncd.config import ProxmoxTargetSettings
+from syncd.oci import Digest
+from syncd.progress import Silence
+from syncd.targets.proxmox import ProxmoxTarget
 
-settings, state, file, name, digest = sys.argv[1:]
-target = ProxmoxTarget(ProxmoxTargetSettings(**json.loads(settings)), Path(state))
+settings, locks, file, name, digest = sys.argv[1:]
+target = ProxmoxTarget(ProxmoxTargetSettings(**json.loads(settings)), Path(locks))
 (volume,) = target.publish(Path(file), name, Digest.parse(digest), Silence())
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 print(json.dumps({"size": volume.size, "peak": peak}))

@@ -29,7 +29,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from proxmoxer import ProxmoxAPI
 
-from tests.fakes import pve_call, pve_lxc, pve_storage, pve_upload
+from tests.fakes import pve_call, pve_lxc, pve_lxc_config, pve_storage, pve_upload
 from tests.fakes.certificate import Certificate
 from tests.fakes.pve_call import Call
 from tests.fakes.pve_cluster import ApiError, Cluster, Request, Storage, Token
@@ -43,9 +43,11 @@ CALLS: dict[tuple[str, str], Callable[[Call], Any]] = {
     ("GET", "/access/permissions"): pve_call.permissions,
     ("GET", "/cluster/nextid"): pve_call.next_id,
     ("GET", "/cluster/resources"): pve_call.resources,
+    ("GET", "/cluster/status"): pve_call.cluster_status,
     ("GET", "/cluster/tasks"): pve_call.tasks,
     ("GET", "/nodes"): pve_call.nodes,
     ("GET", "/nodes/{node}/status"): pve_call.node_status,
+    ("GET", "/nodes/{node}/tasks"): pve_call.node_tasks,
     ("GET", "/nodes/{node}/tasks/{upid}/status"): pve_call.task_status,
     ("GET", "/nodes/{node}/tasks/{upid}/log"): pve_call.task_log,
     ("GET", "/storage"): pve_storage.configuration,
@@ -56,9 +58,12 @@ CALLS: dict[tuple[str, str], Callable[[Call], Any]] = {
     ("GET", "/nodes/{node}/lxc"): pve_lxc.listing,
     ("POST", "/nodes/{node}/lxc"): pve_lxc.create,
     ("DELETE", "/nodes/{node}/lxc/{vmid}"): pve_lxc.destroy,
-    ("GET", "/nodes/{node}/lxc/{vmid}/config"): pve_lxc.config,
+    ("GET", "/nodes/{node}/lxc/{vmid}/config"): pve_lxc_config.read,
+    ("PUT", "/nodes/{node}/lxc/{vmid}/config"): pve_lxc_config.change,
     ("GET", "/nodes/{node}/lxc/{vmid}/status/current"): pve_lxc.current,
+    ("GET", "/nodes/{node}/lxc/{vmid}/interfaces"): pve_lxc.interfaces,
     ("POST", "/nodes/{node}/lxc/{vmid}/status/start"): pve_lxc.start,
+    ("POST", "/nodes/{node}/lxc/{vmid}/status/shutdown"): pve_lxc.shutdown,
     ("POST", "/nodes/{node}/lxc/{vmid}/status/stop"): pve_lxc.stop,
 }
 
@@ -228,6 +233,8 @@ class Handler(BaseHTTPRequestHandler):
             if error.errors is not None:
                 body["errors"] = error.errors
             if status in (401, 403):
+                # Measured on pve-manager 9.2.11 (facts.md): only the status line tells the reason.
+                body = {}
                 time.sleep(cluster.error_delay)
             if self.unread and length > DROP_ABOVE:
                 self._drop()
@@ -237,7 +244,7 @@ class Handler(BaseHTTPRequestHandler):
             cluster.lost_answers -= 1
             self._drop()
         request.status = status
-        raw = json.dumps(body).encode()
+        raw = json.dumps(body).encode() if body else b""
         self.send_response(status, reason.replace("\n", " "))
         self.send_header("Content-Type", "application/json;charset=UTF-8")
         self.send_header("Content-Length", str(len(raw)))
@@ -258,7 +265,7 @@ class Handler(BaseHTTPRequestHandler):
         for (method, template), pattern in PATTERNS.items():
             match = pattern.fullmatch(request.path)
             if match and method == request.method:
-                if request.method == "POST":
+                if request.method in ("POST", "PUT"):
                     form = b"".join(iter(lambda: self._read(self.unread), b""))
                     request.params |= _parameters(form.decode())
                     request.whole = True
@@ -267,7 +274,7 @@ class Handler(BaseHTTPRequestHandler):
                     params["node"] = self.server.node
                 call = Call(cluster, token, self.server.node, params)
                 if "{node}" in template:
-                    self._reach(call.node)
+                    self._reach(call.node, template)
                 return CALLS[method, template](call)
         raise ApiError(501, f"Method '{request.method} {request.path}' not implemented")
 
@@ -275,25 +282,33 @@ class Handler(BaseHTTPRequestHandler):
         header = self.headers.get("Authorization", "")
         token_id, _, secret = header.removeprefix("PVEAPIToken=").partition("=")
         token = self.server.cluster.tokens.get(token_id)
-        if not header.startswith("PVEAPIToken="):
-            raise ApiError(401, "No ticket")
-        if token is None:
-            raise ApiError(401, f"no such token '{token_id.rpartition('!')[2]}'")
-        if token.secret != secret:
-            raise ApiError(401, "invalid token value!")
+        # Measured on pve-manager 9.2.11 (facts.md): one reason for a bad user, token or secret.
+        if not header.startswith("PVEAPIToken=") or token is None or token.secret != secret:
+            raise ApiError(401, "authentication failure")
         return token
 
-    def _reach(self, node: str) -> None:
+    def _reach(self, node: str, template: str) -> None:
         """Proxy a call to the node that its path names, or fail as the proxy does."""
         known = self.server.cluster.nodes.get(node)
         if known is None:
             raise ApiError(500, f"hostname lookup '{node}' failed - failed to get address info")
         if not known.online:
             raise ApiError(595, "No route to host")
+        if known.hangs is not None and "/storage" in template:
+            time.sleep(known.hangs)
+            raise ApiError(596, "Connection timed out")
 
     def _upload(self, request: Request, token: Token, place: dict[str, str]) -> str:
-        """Spool an upload here, whatever node its path names: uploads are not proxied."""
-        token.need(f"/storage/{place['storage']}", "Datastore.AllocateTemplate")
+        """Spool an upload here, whatever node its path names: uploads are not proxied.
+
+        Of an upload that is refused after its body, the spooled file stays (facts.md).
+        """
+        try:
+            token.need(f"/storage/{place['storage']}", "Datastore.AllocateTemplate")
+        except ApiError:
+            if self.unread <= DROP_ABOVE:
+                self.server.cluster.spool_leaks.append("pveupload")
+            raise
         boundary = re.search(r"boundary=([^\s;]+)", self.headers.get("Content-Type", ""))
         if boundary is None:
             raise pve_upload.MalformedError

@@ -64,6 +64,7 @@ FORMATS: dict[str, Callable[[str], bool]] = {
     "pve-storage-content": _matches(CONTENTS),
     "pve-storage-id": _matches(STORAGE, re.IGNORECASE),
     "pve-tag": _matches(r"[a-z0-9_][a-z0-9_+.-]*", re.IGNORECASE),
+    "pve-task-status-type": _matches("ok|error|warning|unknown"),
     "pve-vmid": _matches(r"[1-9][0-9]{2,8}"),
     "pve-volume-id": _matches(rf"{STORAGE}:\S+", re.IGNORECASE),
 }

@@ -1,15 +1,21 @@
-"""A small registry on loopback, in this process: what the distribution specification asks of one.
+"""A small registry on loopback, in this process, that refuses what distribution refuses.
 
 Serves images made by `tests.images`, with the faults that tests ask for, and writes down every
-request.  Never checks anything syncd is to check itself.
+request.  Never checks anything syncd is to check itself.  What it refuses is in
+`tests.fakes.registry_rules`, and is held against Debian's docker-registry by
+`tests.registry_contract`.
 """
 
 from __future__ import annotations
 
 import base64
+import gzip
 import json
+import re
+import secrets
 import threading
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -17,6 +23,14 @@ from typing import Any, Self
 from urllib.parse import parse_qs, urlsplit
 
 from tests.fakes.certificate import Certificate
+from tests.fakes.registry_rules import (
+    JSON,
+    PATH,
+    RefusalError,
+    Repository,
+    Token,
+    byte_range,
+)
 from tests.images import Content
 
 
@@ -26,6 +40,8 @@ class Faults:
 
     refusals: list[tuple[int, dict[str, str], bytes]] = field(default_factory=list)
     """Answers (status, headers, body) given instead of the next ones due."""
+    heads: list[tuple[int, dict[str, str], bytes]] = field(default_factory=list)
+    """The same, but for HEAD only."""
     break_after: list[int] = field(default_factory=list)
     """Each entry cuts one blob's stream after so many bytes."""
     ranges: bool = True
@@ -40,27 +56,48 @@ class Faults:
     """Whether documents go on and on."""
     tokens: list[tuple[int, bytes]] = field(default_factory=list)
     """Answers (status, body) of the token service, instead of the next ones due."""
+    token_field: str = "token"
+    """The name of the token in the token service's answer: this, or `access_token`."""
     realm: str | None = None
     """The token service that challenges name."""
+    challenges: list[str] = field(default_factory=list)
+    """The `WWW-Authenticate` headers of a refusal; `OWN` stands for the challenge due."""
+    expires_in: float | None = None
+    """How many seconds the token service says that a token lasts."""
     stalls: dict[str, threading.Event] = field(default_factory=dict)
     """What a blob, by digest, waits for between its headers and its content."""
     next_tags: str | None = None
     """Where the list of tags goes on, instead of on the next page."""
+    referrers: list[dict[str, Any]] | None = None
+    """What the list of referrers says, whatever was pushed."""
+    ahead: float = 0.0
+    """How many seconds the registry's clock is ahead of this host's."""
 
 
 class Registry:
-    """The registry; `address` is `127.0.0.1:PORT`."""
+    """The registry; `address` is `127.0.0.1:PORT`.
+
+    With a `login`, nothing is served without it: by `scheme` it is sent to the registry (`basic`)
+    or exchanged for a token (`bearer`).  `bearer` without a login gives anybody a token.
+    """
+
+    service = "registry.test"
+    """The name that challenges give it, and that tokens have to be for."""
 
     def __init__(self, login: tuple[str, str] | None = None, scheme: str = "basic") -> None:
         self.login = login
         self.scheme = scheme
+        self.lists_referrers = False
+        """Whether it has the list of referrers, as distribution 3 and zot do, and 2.8 does not."""
+        self.tags_per_page = 2
+        """How many tags it lists at most at a time; distribution-spec, "Listing Tags"."""
         self.faults = Faults()
         self.requests: list[tuple[str, str]] = []
         self.authorizations: list[str] = []
         self.ranges: list[str] = []
-        self._tags: dict[str, dict[str, Content]] = {}
-        self._blobs: dict[str, bytes] = {}
-        self._types: dict[str, str] = {}
+        self.connections = 0
+        self.tokens: dict[str, Token] = {}
+        self.repositories: dict[str, Repository] = {}
         registry = self
 
         class Handler(_Handler):
@@ -86,48 +123,45 @@ class Registry:
 
     def push(self, repository: str, tag: str, content: Content) -> str:
         """Let `tag` point at an image or index; return its reference."""
-        self._tags.setdefault(repository, {})[tag] = content
-        self._blobs |= content.blobs
-        self._types[content.digest] = content.descriptor["mediaType"]
+        pushed = self.repositories.setdefault(repository, Repository())
+        pushed.blobs |= content.blobs
+        pushed.types[content.digest] = content.descriptor["mediaType"]
         for entry in content.document.get("manifests", []):
-            self._types[entry["digest"]] = entry["mediaType"]
+            pushed.types[entry["digest"]] = entry["mediaType"]
+        pushed.tags[tag] = content.digest
         return f"{self.address}/{repository}:{tag}"
 
+    def untag(self, repository: str, tag: str) -> None:
+        """Take a tag away; what it pointed at stays."""
+        del self.repositories[repository].tags[tag]
+
     def replace_blob(self, digest: str, content: bytes | None) -> None:
-        """Serve other bytes under a digest, or none at all."""
-        if content is None:
-            del self._blobs[digest]
-        else:
-            self._blobs[digest] = content
+        """Serve other bytes under a digest, or none at all, in each repository that has it."""
+        for repository in self.repositories.values():
+            if digest in repository.blobs:
+                del repository.blobs[digest]
+                if content is not None:
+                    repository.blobs[digest] = content
 
     def fetched(self) -> list[str]:
         """Return the digests of the blobs that were asked for, in order."""
         return [path.rpartition("/")[2] for method, path in self.requests if "/blobs/" in path]
-
-    def manifest(self, repository: str, wanted: str) -> tuple[str, str, bytes] | None:
-        """Return digest, media type and bytes of a manifest, by tag or digest."""
-        tagged = self._tags.get(repository, {}).get(wanted)
-        digest = tagged.digest if tagged else wanted
-        if digest not in self._types or digest not in self._blobs:
-            return None
-        return digest, self._types[digest], self._blobs[digest]
-
-    def blob(self, digest: str) -> bytes | None:
-        """Return a blob's bytes."""
-        return self._blobs.get(digest)
-
-    def tags(self, repository: str) -> list[str]:
-        """Return the tags of a repository, sorted."""
-        return sorted(self._tags.get(repository, {}))
 
 
 class _Handler(BaseHTTPRequestHandler):
     served: Registry
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
+    challenges: Sequence[str] = ()
 
     def log_message(self, *_: object) -> None:
         """Say nothing: `Registry.requests` has it all."""
+
+    def handle(self) -> None:
+        """Serve a connection, which a client may drop at any time."""
+        self.served.connections += 1
+        with suppress(ConnectionError):
+            super().handle()
 
     def do_HEAD(self) -> None:
         self._serve()
@@ -140,58 +174,92 @@ class _Handler(BaseHTTPRequestHandler):
         served.requests.append((self.command, parts.path))
         served.authorizations.append(self.headers.get("Authorization", ""))
         served.ranges.append(self.headers.get("Range", ""))
-        if parts.path == "/token":
-            return self._token()
-        if served.faults.refusals:
-            status, headers, body = served.faults.refusals.pop(0)
-            return self._answer(status, headers, body)
-        if not self._admitted():
-            return None
-        repository, _, rest = parts.path.removeprefix("/v2/").partition("/manifests/")
-        if rest:
-            return self._manifest(repository, rest)
-        repository, _, rest = parts.path.removeprefix("/v2/").partition("/blobs/")
-        if rest:
-            return self._blob(rest)
-        repository, _, rest = parts.path.removeprefix("/v2/").rpartition("/tags/list")
-        return self._tag_list(repository or rest, parse_qs(parts.query))
+        try:
+            if parts.path == "/token":
+                self._token(parse_qs(parts.query))
+            elif self.command == "HEAD" and served.faults.heads:
+                self._answer(*served.faults.heads.pop(0))
+            elif served.faults.refusals:
+                self._answer(*served.faults.refusals.pop(0))
+            else:
+                self._find(parts.path, parse_qs(parts.query))
+        except RefusalError as refusal:
+            self._answer(*refusal.answer)
 
-    def _admitted(self) -> bool:
-        """Challenge whoever lacks the credentials (RFC 9110, section 11)."""
+    def _find(self, path: str, query: Mapping[str, list[str]]) -> None:
+        if path == "/v2/":
+            # distribution-spec, "Determining Support".
+            self._admit("")
+            return self._answer(200, JSON, b"{}")
+        found = PATH.fullmatch(path)
+        if found is None or (found["kind"] == "referrers" and not self.served.lists_referrers):
+            raise RefusalError.no_such_path()
+        self._admit(found["name"])
+        repository = self.served.repositories.get(found["name"])
+        if found["kind"] == "manifests":
+            return self._manifest(repository or Repository(), found["wanted"])
+        if found["kind"] == "blobs":
+            return self._blob(repository or Repository(), found["wanted"])
+        if repository is None:
+            raise RefusalError.of(404, "NAME_UNKNOWN")
+        if found["kind"] == "referrers":
+            return self._referrers(repository, found["name"], found["wanted"], query)
+        return self._tag_list(found["name"], sorted(repository.tags), query)
+
+    def _admit(self, repository: str) -> None:
+        """Challenge whoever lacks the login, or a token for this repository."""
+        served, presented = self.served, self.headers.get("Authorization", "")
+        if served.scheme == "bearer":
+            challenge = self._lacking(presented, repository)
+        else:
+            # RFC 7617, section 2.
+            admitted = served.login is None or presented == _basic(served.login)
+            challenge = "" if admitted else 'Basic realm="test"'
+        if challenge:
+            wanted = served.faults.challenges or ["OWN"]
+            self.challenges = [text.replace("OWN", challenge) for text in wanted]
+            raise RefusalError.of(401, "UNAUTHORIZED")
+
+    def _lacking(self, presented: str, repository: str) -> str:
+        """Return the challenge for a header that opens nothing here; nothing if it does.
+
+        Source: https://distribution.github.io/distribution/spec/auth/token/
+        """
         served = self.served
-        if served.login is None and served.scheme == "basic":
-            return True
-        user = ":".join(served.login or ("", ""))
-        expected = {
-            "basic": "Basic " + base64.b64encode(user.encode()).decode(),
-            "bearer": "Bearer opaque",
-        }[served.scheme]
-        if self.headers.get("Authorization") == expected:
-            return True
-        challenge = {
-            "basic": 'Basic realm="test"',
-            "bearer": f'Bearer realm="{served.faults.realm or f"http://{served.address}/token"}",'
-            'service="test",scope="repository:x:pull"',
-        }[served.scheme]
-        self._refuse(401, "UNAUTHORIZED", {"WWW-Authenticate": challenge})
-        return False
+        realm = served.faults.realm or f"http://{served.address}/token"
+        challenge = f'Bearer realm="{realm}",service="{served.service}"'
+        if repository:
+            challenge += f',scope="repository:{repository}:pull"'
+        scheme, _, text = presented.partition(" ")
+        if scheme.lower() != "bearer" or not text:
+            return challenge
+        token = served.tokens.get(text)
+        fault = token.fault(served.service, repository) if token else "invalid_token"
+        return f'{challenge},error="{fault}"' if fault else ""
 
-    def _token(self) -> None:
-        login, faults = self.served.login, self.served.faults
-        if faults.tokens:
-            status, body = faults.tokens.pop(0)
-            return self._answer(status, {"Content-Type": "application/json"}, body)
-        given = self.headers.get("Authorization", "")
-        wanted = "Basic " + base64.b64encode(":".join(login).encode()).decode() if login else ""
-        if given != wanted:
-            return self._refuse(401, "DENIED", {})
-        return self._answer(200, {"Content-Type": "application/json"}, b'{"token": "opaque"}')
+    def _token(self, query: Mapping[str, list[str]]) -> None:
+        """Issue a token for what is asked for: for no service and no scope where none is.
 
-    def _manifest(self, repository: str, wanted: str) -> None:
-        found = self.served.manifest(repository, wanted)
-        if found is None:
-            return self._refuse(404, "MANIFEST_UNKNOWN", {})
-        digest, media_type, content = found
+        Source: https://distribution.github.io/distribution/spec/auth/token/
+        """
+        served = self.served
+        if served.faults.tokens:
+            status, body = served.faults.tokens.pop(0)
+            return self._answer(status, JSON, body)
+        presented = self.headers.get("Authorization", "")
+        if presented != (_basic(served.login) if served.login else ""):
+            raise RefusalError.of(401, "UNAUTHORIZED")
+        text = secrets.token_urlsafe()
+        scopes = frozenset(" ".join(query.get("scope", [])).split())
+        served.tokens[text] = Token(query.get("service", [""])[0], scopes)
+        answer: dict[str, Any] = {served.faults.token_field: text}
+        if served.faults.expires_in is not None:
+            answer["expires_in"] = served.faults.expires_in
+        return self._answer(200, JSON, json.dumps(answer).encode())
+
+    def _manifest(self, repository: Repository, wanted: str) -> None:
+        accept = self.headers.get_all("Accept", [])
+        digest, media_type, content = repository.manifest(wanted, accept)
         headers = {"Content-Type": media_type, "Docker-Content-Digest": digest}
         if self.command == "HEAD" and self.served.faults.silent_head:
             headers = {}
@@ -210,43 +278,63 @@ class _Handler(BaseHTTPRequestHandler):
             while True:
                 self.wfile.write(bytes(1 << 20))
 
-    def _blob(self, digest: str) -> None:
-        content, faults = self.served.blob(digest), self.served.faults
+    def _blob(self, repository: Repository, digest: str) -> None:
+        faults = self.served.faults
         if faults.blobs_at:
             return self._answer(307, {"Location": f"http://{faults.blobs_at}{self.path}"}, b"")
-        if content is None:
-            return self._refuse(404, "BLOB_UNKNOWN", {})
-        status, headers = 200, {"Content-Type": "application/octet-stream"}
-        asked = self.headers.get("Range", "")
-        if asked and faults.ranges:
-            start = int(asked.removeprefix("bytes=").rstrip("-"))
-            given = f"bytes {start}-{len(content) - 1}/{len(content)}"
-            headers["Content-Range"] = faults.content_range or given
-            status, content = 206, content[start:]
-        return self._answer(status, headers, content, may_break=True)
+        content = repository.blob(digest)
+        headers = {"Content-Type": "application/octet-stream", "Docker-Content-Digest": digest}
+        asked = self.headers.get("Range", "") if faults.ranges else ""
+        # Several ranges are answered with the whole, as RFC 9110, section 14.2, allows.
+        if not asked or "," in asked:
+            return self._answer(200, headers, content, may_break=True)
+        first, last = byte_range(asked, len(content))
+        place = f"bytes {first}-{last}/{len(content)}"
+        headers["Content-Range"] = faults.content_range or place
+        return self._answer(206, headers, content[first : last + 1], may_break=True)
 
-    def _tag_list(self, repository: str, query: Mapping[str, list[str]]) -> None:
-        tags = self.served.tags(repository)
+    def _referrers(
+        self, repository: Repository, name: str, subject: str, query: Mapping[str, list[str]]
+    ) -> None:
+        """List what refers to a manifest by thousands (distribution-spec, "Listing Referrers")."""
+        listed = self.served.faults.referrers
+        if listed is None:
+            listed = repository.referrers(subject)
+        begin = int(query.get("from", ["0"])[0])
+        page = listed[begin : begin + 1000]
+        headers = {"Content-Type": "application/vnd.oci.image.index.v1+json"}
+        if begin + 1000 < len(listed):
+            following = f"/v2/{name}/referrers/{subject}?from={begin + 1000}"
+            headers["Link"] = f'<{following}>; rel="next"'
+        body = {"schemaVersion": 2, "mediaType": headers["Content-Type"], "manifests": page}
+        return self._answer(200, headers, json.dumps(body).encode())
+
+    def _tag_list(self, repository: str, tags: list[str], query: Mapping[str, list[str]]) -> None:
+        """List tags by twos (distribution-spec, "Listing Tags"; docker-registry 2.8 lists all)."""
         last = query.get("last", [""])[0]
-        page = [tag for tag in tags if tag > last][:2]
-        headers = {"Content-Type": "application/json"}
+        page = [tag for tag in tags if tag > last][: self.served.tags_per_page]
+        headers = dict(JSON)
         if page and page[-1] != tags[-1]:
-            following = f"/v2/{repository}/tags/list?n=2&last={page[-1]}"
+            following = f"/v2/{repository}/tags/list?n={len(page)}&last={page[-1]}"
             headers["Link"] = f'<{self.served.faults.next_tags or following}>; rel="next"'
         body: dict[str, Any] = {"name": repository, "tags": page or None}
         return self._answer(200, headers, json.dumps(body).encode())
 
-    def _refuse(self, status: int, code: str, headers: dict[str, str]) -> None:
-        body = json.dumps({"errors": [{"code": code, "message": code.lower()}]}).encode()
-        self._answer(status, headers, body)
-
     def _answer(
         self, status: int, headers: Mapping[str, str], body: bytes, *, may_break: bool = False
     ) -> None:
+        # nginx in front of a registry compresses the same answers, if its gzip is on
+        # (https://nginx.org/en/docs/http/ngx_http_gzip_module.html): whoever allows it gets it.
+        if self.command == "GET" and status in (200, 403, 404) and self._allows_gzip():
+            headers, body = {**headers, "Content-Encoding": "gzip"}, gzip.compress(body, 1)
         self.send_response(status)
+        for challenge in self.challenges:
+            self.send_header("WWW-Authenticate", challenge)
+        self.challenges = []
         for name, value in headers.items():
             self.send_header(name, value)
-        self.send_header("Content-Length", str(len(body)))
+        if "Content-Length" not in headers:
+            self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         if self.command == "HEAD":
             return
@@ -258,3 +346,15 @@ class _Handler(BaseHTTPRequestHandler):
             stall.wait(60)
         with suppress(ConnectionError):
             self.wfile.write(body)
+
+    def date_time_string(self, timestamp: float | None = None) -> str:
+        """Return the Date header by the registry's own clock."""
+        return super().date_time_string((timestamp or time.time()) + self.served.faults.ahead)
+
+    def _allows_gzip(self) -> bool:
+        return "gzip" in re.split(r"[,;\s]+", self.headers.get("Accept-Encoding", ""))
+
+
+def _basic(login: tuple[str, str]) -> str:
+    """Return the header of a login (RFC 7617, section 2)."""
+    return "Basic " + base64.b64encode(":".join(login).encode()).decode()

@@ -15,10 +15,10 @@ from pathlib import Path
 import atheris
 
 with atheris.instrument_imports(include=["syncd"]):
-    from syncd import frames, layer, rootfs
+    from syncd.convert.frame_store import FrameSizes
     from syncd.errors import ImageError, SyncdError
     from syncd.limits import Limits
-    from syncd.member import Member
+    from syncd.tar.member import Member
     from tests import templates
 
 from tests.archives import resealed
@@ -26,9 +26,8 @@ from tests.images import image, layer_of, write_layout
 
 SEPARATOR = b"=layer="
 """Between the layers of an input of `convert`."""
-# So that contents of the length that is drawn have frames of their own, and several.
-for module in (frames, layer, rootfs):
-    vars(module).update(LARGE=700, FRAME_MAX=1500)
+SIZES = FrameSizes(largest=1500, large=700)
+"""So that contents of the length that is drawn have frames of their own, and several."""
 LIMITS = Limits(entries=300, path=1000, header=8192, metadata=100_000, unpacked=1 << 20)
 
 
@@ -59,12 +58,12 @@ def fuzz_convert(data: bytes) -> None:
         folder = Path(name)
         write_layout(folder / "layout", {"": image(*layers)})
         try:
-            templates.convert_layout(folder / "layout", folder, LIMITS)
+            templates.convert_layout(folder / "layout", folder, LIMITS, SIZES)
         except SyncdError:
             assert not list((folder / "out").iterdir())
         else:
             (template,) = (folder / "out").iterdir()
-            assert len(templates.checked(template.read_bytes())) <= LIMITS.entries + 1
+            assert len(templates.checked(template.read_bytes())) <= LIMITS.entries.maximum + 1
 
 
 TARGETS = {"tar": fuzz_tar, "convert": fuzz_convert}

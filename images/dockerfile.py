@@ -1,0 +1,297 @@
+"""Read off a Dockerfile which other images its build takes something from.
+
+Every spelling that BuildKit knows is seen: `FROM` with global ARGs and their defaults, `COPY
+--from=`, `RUN --mount=…,from=…`, what `ONBUILD` hands down and the `syntax` directive; through
+parser directives, continued lines, comments between them, and here-documents.  Names of stages are
+no images.  What cannot be known without a build is a DockerfileError, never left out: a reference
+that is missed is an image that is not rebuilt.
+
+The grammar: https://docs.docker.com/reference/dockerfile/.  Nothing is read from disk here.
+"""
+
+from __future__ import annotations
+
+import re
+import string
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+PLATFORM = {
+    f"{side}{part}": value
+    for side in ("TARGET", "BUILD")
+    for part, value in {
+        "PLATFORM": "linux/amd64",
+        "OS": "linux",
+        "ARCH": "amd64",
+        "VARIANT": "",
+    }.items()
+}
+"""The global ARGs that exist without being declared, as on the workflow's runners."""
+
+_WITH_DOCUMENTS = ("RUN", "COPY", "ADD", "ONBUILD")
+_DIRECTIVE = re.compile(r"#\s*([A-Za-z][A-Za-z0-9]*)\s*=\s*(.+?)\s*")
+_DOCUMENT = re.compile(r"""\d*<<(-?)(["']?)([^\s<"']+)\2""")
+_VARIABLE = re.compile(r"\$(?:(?P<plain>\w+)|\{(?P<braced>\w+)(?:(?P<how>:?[-+?])(?P<word>.*))?\})")
+_OF_NAMES = f"{string.ascii_letters}{string.digits}_"  # what names of variables consist of
+
+
+class DockerfileError(Exception):
+    """The Dockerfile cannot be read; the message says what to do, `line` where (from 1)."""
+
+    def __init__(self, line: int, message: str) -> None:
+        super().__init__(message)
+        self.line = line
+
+
+@dataclass(frozen=True)
+class Reference:
+    """An image that a build takes something from.
+
+    `text` is its reference with variables put in, `line` where the instruction begins, and
+    `instruction` how it is used: FROM, COPY, ADD, RUN, ONBUILD or, for the directive, SYNTAX.
+    """
+
+    text: str
+    line: int
+    instruction: str
+
+
+@dataclass(frozen=True)
+class _Instruction:
+    line: int
+    name: str
+    rest: str
+
+
+def context(dockerfile: str) -> str:
+    """Return the folder that a comment `# context: FOLDER` above the first instruction names.
+
+    The folder is relative to the Dockerfile's own, and nothing when there is no such comment.
+    """
+    for line in dockerfile.splitlines():
+        if found := re.fullmatch(r"\s*#\s*context:\s*(\S+)\s*", line):
+            return found[1]
+        if line.strip() and not line.lstrip().startswith("#"):
+            break
+    return ""
+
+
+def references(dockerfile: str) -> list[Reference]:
+    """Return the images that a Dockerfile's build uses, in the order of their first use.
+
+    `scratch` and stages are none.  Raise DockerfileError for what is no Dockerfile, and for a
+    reference that only a build would know.
+    """
+    directives, lines = _directives(dockerfile.removeprefix("\ufeff").splitlines())
+    escape = directives.get("escape", "\\")
+    if escape not in ("\\", "`"):
+        raise DockerfileError(1, f"escape={escape} is neither \\ nor `: write one of them")
+    read = _References(escape)
+    if syntax := directives.get("syntax"):
+        read.add(syntax, 1, "SYNTAX")
+    instructions = list(_instructions(lines, escape))
+    read.named = [name for one in instructions if one.name == "FROM" and (name := _stage(one))]
+    for instruction in instructions:
+        read.take(instruction)
+    if not read.stages_began:
+        raise DockerfileError(max(1, len(lines)), "there is no FROM: write what it builds on")
+    return list(dict.fromkeys(read.found))
+
+
+class _References:
+    """What has been found while the instructions were read from the top."""
+
+    def __init__(self, escape: str) -> None:
+        self.escape = escape
+        self.found: list[Reference] = []
+        self.variables: dict[str, str | None] = dict(PLATFORM)
+        self.stages: list[str] = []
+        self.named: list[str] = []
+        self.stages_began = False
+
+    def add(self, text: str, line: int, instruction: str) -> None:
+        self.found.append(Reference(text, line, instruction))
+
+    def take(self, one: _Instruction) -> None:
+        if one.name == "ARG" and not self.stages_began:
+            for word in _words(one.rest, self.escape):
+                name, given, default = word.partition("=")
+                if given:
+                    self.variables[name] = self._expanded(default)
+                else:
+                    self.variables.setdefault(name, None)
+        elif one.name == "FROM":
+            self._take_from(one)
+        elif one.name in ("COPY", "ADD", "RUN"):
+            self._take_flags(one, one.name)
+        elif one.name == "ONBUILD":
+            inner, _, rest = one.rest.partition(" ")
+            self._take_flags(_Instruction(one.line, inner.upper(), rest.lstrip()), "ONBUILD")
+
+    def _take_from(self, one: _Instruction) -> None:
+        self.stages_began = True
+        _, words = _flags(_words(one.rest, self.escape))
+        if not words:
+            raise DockerfileError(one.line, "FROM names no image: write one, or scratch")
+        text = self._expanded(words[0])
+        if not text:
+            raise DockerfileError(
+                one.line,
+                f"FROM {words[0]} names what only a build would know: give each ARG in it a "
+                f"default, above the first FROM",
+            )
+        if text.lower() not in self.stages and text != "scratch":
+            self.add(text, one.line, "FROM")
+        self.stages.append(_stage(one))
+
+    def _take_flags(self, one: _Instruction, instruction: str) -> None:
+        flags, _ = _flags(_words(one.rest, self.escape))
+        for flag in flags:
+            name, _, value = flag.partition("=")
+            value = _unquoted(value, self.escape)
+            if name == "--from" and one.name in ("COPY", "ADD"):
+                self._take_source(value, one.line, instruction)
+            elif name == "--mount" and one.name == "RUN":
+                options = (option.strip().partition("=") for option in value.split(","))
+                for key, _, source in options:
+                    if key.lower() == "from":
+                        self._take_source(source.strip("\"'"), one.line, instruction)
+
+    def _take_source(self, text: str, line: int, instruction: str) -> None:
+        if "$" in text:
+            raise DockerfileError(
+                line,
+                f"from={text} is not expanded there: write FROM {text} AS NAME above, and "
+                f"from=NAME here",
+            )
+        if text and not text.isdigit() and text.lower() not in self.named:
+            self.add(text, line, instruction)
+
+    def _expanded(self, word: str) -> str | None:
+        """Return a word with its quotes taken off and the variables' values put in.
+
+        None when it holds a variable without a value.
+        """
+        made = ""
+        quote, at = "", 0
+        while at < len(word):
+            character = word[at]
+            if character == self.escape and quote != "'" and at + 1 < len(word):
+                made, at = made + word[at + 1], at + 2
+            elif character in "\"'" and quote in ("", character):
+                quote, at = ("" if quote else character), at + 1
+            elif character == "$" and quote != "'":
+                end = _end_of_variable(word, at)
+                value = self._value(word[at:end])
+                if value is None:
+                    return None
+                made, at = made + value, end
+            else:
+                made, at = made + character, at + 1
+        return made
+
+    def _value(self, text: str) -> str | None:
+        found = _VARIABLE.fullmatch(text)
+        if not found:
+            return None
+        value = self.variables.get(found["plain"] or found["braced"])
+        how, word = found["how"] or "", found["word"] or ""
+        is_set = bool(value) if how.startswith(":") else value is not None
+        if how.endswith("-"):
+            return value if is_set else self._expanded(word)
+        if how.endswith("+"):
+            return self._expanded(word) if is_set else ""
+        return value if is_set or not how else None
+
+
+def _end_of_variable(word: str, start: int) -> int:
+    """Return where the variable that begins with the `$` at `start` ends."""
+    if word[start + 1 : start + 2] != "{":
+        return len(word) - len(word[start + 1 :].lstrip(_OF_NAMES))
+    depth = 0
+    for at in range(start + 1, len(word)):
+        depth += {"{": 1, "}": -1}.get(word[at], 0)
+        if not depth:
+            return at + 1
+    return len(word)
+
+
+def _directives(lines: Sequence[str]) -> tuple[Mapping[str, str], Sequence[str]]:
+    """Return the parser directives at the very top, and the lines with those emptied."""
+    found: dict[str, str] = {}
+    for number, line in enumerate(lines):
+        directive = _DIRECTIVE.fullmatch(line.strip())
+        if not directive or directive[1].lower() not in ("syntax", "escape", "check"):
+            return found, [*[""] * number, *lines[number:]]
+        found[directive[1].lower()] = directive[2]
+    return found, [""] * len(lines)
+
+
+def _instructions(lines: Sequence[str], escape: str) -> Iterator[_Instruction]:
+    """Yield the instructions, each joined to one line, without comments and here-documents."""
+    ends = re.compile(rf"(?<!{re.escape(escape)}){re.escape(escape)}[ \t]*$")
+    numbered = iter(enumerate(lines, start=1))
+    for number, line in numbered:
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        joined, goes_on = ends.sub("", line), ends.search(line)
+        while goes_on and (following := next(numbered, None)):
+            if not following[1].strip() or following[1].lstrip().startswith("#"):
+                continue
+            joined, goes_on = joined + ends.sub("", following[1]), ends.search(following[1])
+        name, _, rest = joined.strip().replace("\t", " ").partition(" ")
+        if name.upper() in _WITH_DOCUMENTS:
+            for word in _words(rest, escape):
+                if document := _DOCUMENT.fullmatch(word):
+                    _skip(numbered, document, number)
+        yield _Instruction(number, name.upper(), rest.strip())
+
+
+def _skip(numbered: Iterator[tuple[int, str]], document: re.Match[str], begins: int) -> None:
+    """Take a here-document off the lines, with its last."""
+    for _, line in numbered:
+        if (line.lstrip("\t") if document[1] else line) == document[3]:
+            return
+    raise DockerfileError(begins, f"<<{document[3]} never ends: close it with {document[3]} alone")
+
+
+def _words(text: str, escape: str) -> list[str]:
+    """Split at the blanks outside quotes and `${…}`; quotes stay."""
+    found = [""]
+    quote, depth, at = "", 0, 0
+    while at < len(text):
+        character = text[at]
+        if character == escape and quote != "'":
+            found[-1] += text[at : at + 2]
+            at += 2
+            continue
+        if character in "\"'" and quote in ("", character):
+            quote = "" if quote else character
+        if depth or (character == "{" and found[-1].endswith("$")):
+            depth += {"{": 1, "}": -1}.get(character, 0)
+        if character.isspace() and not quote and not depth:
+            found.append("")
+        else:
+            found[-1] += character
+        at += 1
+    return [word for word in found if word]
+
+
+def _flags(words: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
+    """Return the words that begin with `--`, as far as they are the first, and the others."""
+    for number, word in enumerate(words):
+        if not word.startswith("--") or word == "--":
+            return words[:number], words[number:]
+    return words, []
+
+
+def _unquoted(word: str, escape: str) -> str:
+    """Return a flag's value without the quotes around it, and with what was escaped."""
+    plain = word[1:-1] if len(word) > 1 and word[0] == word[-1] and word[0] in "\"'" else word
+    return re.sub(rf"{re.escape(escape)}(.)", r"\1", plain)
+
+
+def _stage(one: _Instruction) -> str:
+    """Return the name that a FROM gives to its stage, in lower case, or nothing."""
+    found = re.search(r"\s[Aa][Ss]\s+(\S+)$", one.rest)
+    return found[1].lower() if found else ""

@@ -1,0 +1,31 @@
+"""Turns an image into a template file: unpacks the layers, lays them over each other, writes.
+
+Nothing is extracted to a file system, so no root is needed and no path in a layer can escape.  The
+same image and options give the same bytes.  This package knows no registry and no Proxmox VE.
+"""
+
+from syncd.convert.capacity import Capacity
+from syncd.convert.findings import lost_startup
+from syncd.convert.flattened import Flattened, flatten, list_members
+from syncd.convert.isolation import ConversionProcesses
+from syncd.convert.options import Options
+from syncd.convert.pipeline import Convert, convert
+from syncd.convert.scratch import ScratchSpace
+from syncd.convert.template_writer import WrittenTemplate
+from syncd.convert.workdir import conversion_folder, remove_abandoned
+
+__all__ = [
+    "Capacity",
+    "ConversionProcesses",
+    "Convert",
+    "Flattened",
+    "Options",
+    "ScratchSpace",
+    "WrittenTemplate",
+    "conversion_folder",
+    "convert",
+    "flatten",
+    "list_members",
+    "lost_startup",
+    "remove_abandoned",
+]

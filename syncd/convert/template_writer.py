@@ -1,0 +1,341 @@
+"""A planned tree written as a zstd-compressed tar: the `rootfs` template.
+
+The stream is cut into independent zstd frames, which any zstd reader takes as one file
+(RFC 8878, section 3).  Frames are compressed side by side, yet the output depends only on the
+plan, the contents and the level, never on how many threads there were, who was faster, or which
+frames were found in an earlier template.  Where a frame ends is decided by names and sizes, so that
+a change in one file moves no other frame: the content of a large file has frames of its own, what
+lies between large files is cut where a name says so.
+
+Memory is bounded by a few frames, whatever the size of a file or of the image.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import BinaryIO, NamedTuple, Self
+from zlib import crc32
+
+import zstandard
+
+from syncd.convert.background import Digester, Follower, Helper
+from syncd.convert.capacity import FRAME
+from syncd.convert.frame_store import THREADS, Frame, FrameSizes, FrameStore, FrameTable
+from syncd.convert.overlay import Entry
+from syncd.errors import StorageError
+from syncd.limits import Allowance, Hold, unbounded
+from syncd.oci import Digest
+from syncd.tar import BLOCK, END_OF_ARCHIVE, encode_header, padding
+
+_CUT_EVERY = 16  # members, on average, once a frame has its least size
+_WRITING = 16 << 20  # bytes of memory for frames on their way, plain and stored
+_BYTES_UNDER_WAY = 8 << 20  # plain bytes that are compressed, or wait for it, at a time
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenTemplate:
+    """What was written: compressed and plain size in bytes, and the digest of the file.
+
+    `diff_id` is the digest of the plain tar if it was asked for; `table` lists the frames if the
+    conversion is to be remembered.  `warnings` are sentences for whoever asked for the
+    template, and `is_suitable` tells whether an unprivileged container can be made from it.
+    """
+
+    size: int
+    plain_size: int
+    digest: Digest
+    diff_id: Digest | None = None
+    table: FrameTable | None = None
+    warnings: tuple[str, ...] = ()
+    is_suitable: bool = True
+
+
+class Stretch(NamedTuple):
+    """Part of the tar: `length` bytes of an open file, from `offset` on."""
+
+    fd: int
+    offset: int
+    length: int
+
+
+class Zeros(NamedTuple):
+    """Part of the tar: a hole of a sparse file."""
+
+    length: int
+
+
+class Cut(NamedTuple):
+    """A place where a frame ends that has at least `minimum` bytes."""
+
+    minimum: int
+
+
+class StoredFrame(NamedTuple):
+    """Part of the tar: a frame that the frame store has; `length` counts its plain bytes."""
+
+    name: bytes
+    length: int
+
+
+Piece = bytes | Stretch | Zeros
+"""Part of the tar whose plain bytes are at hand."""
+
+
+class _FramePlan:
+    """What the plain bytes of one frame, `largest` at most, are put together from."""
+
+    __slots__ = ("_largest", "pieces", "size")
+
+    def __init__(self, largest: int) -> None:
+        self._largest = largest
+        self.pieces: list[Piece] = []
+        self.size = 0
+
+    def add(self, piece: Piece) -> Piece | None:
+        """Take as much of `piece` as there is room for; return the rest."""
+        room = self._largest - self.size
+        length = len(piece) if isinstance(piece, bytes) else piece.length
+        rest: Piece | None = None
+        if length > room:
+            piece, rest = _split(piece, room)
+            length = room
+        self.pieces.append(piece)
+        self.size += length
+        return rest
+
+    def fill(self, buffer: memoryview) -> None:
+        """Assemble the frame's plain bytes."""
+        at = 0
+        for piece in self.pieces:
+            if isinstance(piece, bytes):
+                end = at + len(piece)
+                buffer[at:end] = piece
+            else:
+                end = at + piece.length
+                if isinstance(piece, Stretch):
+                    read_into(piece.fd, piece.offset, buffer[at:end])
+                else:
+                    buffer[at:end] = bytes(piece.length)
+            at = end
+
+
+def _split(piece: Piece, at: int) -> tuple[Piece, Piece]:
+    """Return the first `at` bytes of a piece, and its rest."""
+    if isinstance(piece, bytes):
+        return piece[:at], piece[at:]
+    if isinstance(piece, Zeros):
+        return Zeros(at), Zeros(piece.length - at)
+    fd, offset, length = piece
+    return Stretch(fd, offset, at), Stretch(fd, offset + at, length - at)
+
+
+class _Compressed(NamedTuple):
+    """A frame and its bytes; the size of its plain bytes, and these if they are wanted."""
+
+    frame: Frame
+    stored: bytes
+    size: int
+    plain: bytes
+
+
+class _Compressor:
+    """Compresses the frames of a template on several threads, and gives them in their order."""
+
+    def __init__(self, frames: FrameStore, threads: int, *, keep_plain: bool) -> None:
+        self._frames = frames
+        self._keep_plain = keep_plain
+        self._own = threading.local()
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="compress")
+        self._waiting: deque[StoredFrame | Future[_Compressed]] = deque()
+        self._under_way = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._threads.shutdown(cancel_futures=True)
+
+    def add(self, part: _FramePlan | StoredFrame) -> None:
+        """Take the next frame of the tar."""
+        if isinstance(part, _FramePlan):
+            self._waiting.append(self._threads.submit(self._compress, part))
+            self._under_way += part.size
+        elif self._keep_plain:
+            self._waiting.append(self._threads.submit(self._load, part))
+            self._under_way += part.length
+        else:
+            self._waiting.append(part)
+
+    def finished(self, bound: int) -> Iterator[_Compressed]:
+        """Yield the next frames that are finished; wait while more than `bound` bytes are not."""
+        while self._waiting:
+            first = self._waiting[0]
+            if isinstance(first, StoredFrame):
+                self._waiting.popleft()
+                yield self._load(first)
+            elif first.done() or self._under_way > bound:
+                self._waiting.popleft()
+                finished = first.result()
+                self._under_way -= finished.size
+                yield finished
+            else:
+                break
+
+    def _compress(self, part: _FramePlan) -> _Compressed:
+        buffer = self._buffer()[: part.size]
+        part.fill(buffer)
+        frame, stored = self._frames.make(buffer)
+        return _Compressed(frame, stored, part.size, bytes(buffer) if self._keep_plain else b"")
+
+    def _load(self, part: StoredFrame) -> _Compressed:
+        frame, stored = self._frames.get(part.name)
+        plain = self._plain(stored) if self._keep_plain else b""
+        return _Compressed(frame, stored, part.length, plain)
+
+    def _buffer(self) -> memoryview:
+        if not hasattr(self._own, "buffer"):
+            self._own.buffer = memoryview(bytearray(self._frames.sizes.largest))
+        buffer: memoryview = self._own.buffer
+        return buffer
+
+    def _plain(self, stored: bytes) -> bytes:
+        if not hasattr(self._own, "engine"):
+            self._own.engine = zstandard.ZstdDecompressor()
+        plain: bytes = self._own.engine.decompress(
+            stored, max_output_size=self._frames.sizes.largest
+        )
+        return plain
+
+
+def write(
+    plan: Iterable[Entry],
+    contents: Sequence[int],
+    output: BinaryIO,
+    *,
+    frames: FrameStore,
+    allowance: Allowance,
+    advance: Callable[[int], None],
+    threads: int = THREADS,
+    with_diff_id: bool = False,
+    hold: Hold = unbounded,
+) -> WrittenTemplate:
+    """Write the plan as `.tar.zst` to `output`, from its position on.
+
+    `contents` holds for each layer the descriptor of the open file that its members' extents are
+    places in.  `frames` has the frames that members name, and makes the others.  `advance` is told
+    how many plain bytes were written, `hold` how much memory is taken.  Raise LimitError
+    when the files together are larger than allowed, StorageError when a disk fails, LostFrameError
+    when a frame of `frames` is lost.
+    """
+    hold(_WRITING)
+    start = end = output.tell()
+    plain_size = 0
+    written: list[Frame] = []
+    with (
+        _Compressor(frames, threads, keep_plain=with_diff_id) as compressor,
+        Follower(output.fileno(), start) as whole,
+        Helper("plain") as helper,
+    ):
+        plain = Digester(helper)
+
+        def put(bound: int) -> None:
+            nonlocal end, plain_size
+            for frame, stored, size, content in compressor.finished(bound):
+                output.write(stored)
+                end += frame.size
+                if whole.is_behind(end):
+                    output.flush()
+                    whole.follow(end)
+                if with_diff_id:
+                    plain.update(content)
+                hold(FRAME)
+                written.append(frame)
+                plain_size += size
+                advance(size)
+
+        try:
+            for part in _parts(plan, contents, allowance, frames.sizes):
+                compressor.add(part)
+                put(_BYTES_UNDER_WAY)
+            put(0)
+            output.flush()
+        except OSError as exc:
+            raise StorageError(
+                f"the template cannot be written: {exc.strerror}", "make room on its disk"
+            ) from exc
+        return WrittenTemplate(
+            end - start,
+            plain_size,
+            whole.digest(end),
+            plain.digest() if with_diff_id else None,
+            FrameTable(frames.level, start, tuple(written)) if frames.remembered else None,
+        )
+
+
+def _parts(
+    plan: Iterable[Entry], contents: Sequence[int], allowance: Allowance, sizes: FrameSizes
+) -> Iterator[_FramePlan | StoredFrame]:
+    """Cut the tar into frames, none of which is empty."""
+    frame = _FramePlan(sizes.largest)
+    for piece in _pieces(plan, contents, allowance, sizes):
+        if isinstance(piece, StoredFrame):
+            yield piece
+        elif isinstance(piece, Cut):
+            if frame.size >= piece.minimum:
+                yield frame
+                frame = _FramePlan(sizes.largest)
+        else:
+            rest = frame.add(piece)
+            while rest is not None:
+                yield frame
+                frame = _FramePlan(sizes.largest)
+                rest = frame.add(rest)
+    yield frame
+
+
+def _pieces(
+    plan: Iterable[Entry], contents: Sequence[int], allowance: Allowance, sizes: FrameSizes
+) -> Iterator[Piece | StoredFrame | Cut]:
+    """Yield the tar piece by piece, and the places where frames end."""
+    for member, layer in plan:
+        allowance.take(member.size)
+        alone = member.frames or member.size >= sizes.large
+        if crc32(member.name) % _CUT_EVERY == 0:
+            yield Cut(sizes.smallest)
+        yield encode_header(member)
+        if alone:
+            yield Cut(1)
+        at = 0
+        for name in member.frames:
+            yield StoredFrame(name, min(sizes.largest, member.size - at))
+            at += sizes.largest
+        for offset, length, place in member.extents:
+            if offset > at:
+                yield Zeros(offset - at)
+            yield Stretch(contents[layer], place, length)
+            at = offset + length
+        if at < member.size:
+            yield Zeros(member.size - at)
+        if alone:
+            yield Cut(1)
+        if member.size % BLOCK:
+            yield padding(member.size)
+    yield END_OF_ARCHIVE
+
+
+def read_into(fd: int, offset: int, buffer: memoryview) -> None:
+    """Fill the buffer from a scratch file's bytes at `offset`; raise StorageError."""
+    while buffer:
+        try:
+            got = os.preadv(fd, [buffer], offset)
+        except OSError as exc:
+            raise StorageError(f"a scratch file cannot be read: {exc.strerror}") from exc
+        if not got:
+            raise StorageError("a scratch file is shorter than it was when it was written")
+        buffer = buffer[got:]
+        offset += got

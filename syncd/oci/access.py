@@ -1,0 +1,66 @@
+"""What is asked of a registry, and what its client has to know of its settings.
+
+The configuration fulfils `RegistryAccess`; so does whoever uses syncd as a library.  `Repository`
+is what the package `registry` fulfils, so that who only asks need not load an HTTP client.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from syncd.oci.manifest import Descriptor, Source
+from syncd.oci.reference import Digest, Reference
+
+
+class RegistryAccess(Protocol):
+    """How to speak to one registry."""
+
+    @property
+    def host(self) -> str:
+        """The registry's host, with a port if it has one."""
+
+    @property
+    def username(self) -> str | None:
+        """The login, or None for anonymous access."""
+
+    @property
+    def plain_http(self) -> bool:
+        """Whether to speak HTTP."""
+
+    @property
+    def ca_file(self) -> Path | None:
+        """Who signed the registry's certificate; None for the public authorities."""
+
+    def credentials(self) -> tuple[str, str] | None:
+        """Return username and password as they are now; None means anonymous."""
+
+
+class Repository(Source, Protocol):
+    """One repository of a registry, as a source of images.  Safe to use from several threads."""
+
+    def resolve(self, reference: Reference) -> Descriptor:
+        """Return the descriptor of what a tag or digest means now.
+
+        Raise NotFoundError, RegistryUnavailableError or RegistryError.
+        """
+
+    def tags(self) -> list[str]:
+        """Return all tags of the repository; raise as `resolve`."""
+
+    def referrers(self, subject: Digest) -> list[Descriptor]:
+        """Return what the registry says refers to a manifest; raise as `resolve`."""
+
+
+@dataclass(frozen=True, slots=True)
+class AnonymousAccess:
+    """Access to a public registry, by HTTPS unless `plain_http` is set."""
+
+    host: str
+    plain_http: bool = False
+    username: None = None
+    ca_file: None = None
+
+    def credentials(self) -> None:
+        """Return None: nobody logs in."""

@@ -1,0 +1,58 @@
+"""What is decided about a reference before its registry is asked.
+
+Also here: what the way of a job needs of the process around it.  The service fulfils these
+protocols; a test may fulfil them with less.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from syncd.config import Config, ImageSettings
+from syncd.formats import Format
+from syncd.oci import Platform, Reference, Repository
+from syncd.progress import Pause, Stoppable
+from syncd.targets import Target
+
+
+class Running(Protocol):
+    """The running configuration, and the targets that are made from it."""
+
+    @property
+    def config(self) -> Config:
+        """The configuration as it is now."""
+
+    @property
+    def targets(self) -> Mapping[str, Target]:
+        """The configured targets by name."""
+
+
+OpenRepository = Callable[[Reference, Pause], Repository]
+"""Gives the repository of a reference; `Pause` is how the repository waits between attempts."""
+
+
+@dataclass(frozen=True, slots=True)
+class SyncContext:
+    """One reference, how it is treated, and the doors to its registry and its targets.
+
+    `platform` is the one whose manifest is wanted.
+    """
+
+    reference: Reference
+    settings: ImageSettings
+    repository: Repository
+    targets: tuple[Target, ...]
+    progress: Stoppable
+    platform: Platform
+
+    @property
+    def places(self) -> str:
+        """The targets' names, by which looks at the same targets are counted together."""
+        return ",".join(target.name for target in self.targets)
+
+    def format_for(self, target: Target) -> Format:
+        """Return the format that a target gets; raise PublishError when it cannot be asked."""
+        wanted = self.settings.format
+        return target.format() if wanted == "auto" else Format(wanted)

@@ -1,0 +1,138 @@
+"""A job: a reference to be brought up to date, why, and how that ended.
+
+Pure values; the ledger keeps them and the worker runs them.
+"""
+
+from __future__ import annotations
+
+import enum
+import uuid
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from syncd.oci import Reference
+
+
+class Cause(enum.StrEnum):
+    """What asked for a job."""
+
+    WEBHOOK = "webhook"
+    SCHEDULE = "schedule"
+    SWEEP = "sweep"
+    RETRY = "retry"
+    SIGNAL = "signal"
+    API = "api"
+    CLI = "cli"
+
+
+BACKLOG = frozenset({Cause.SCHEDULE, Cause.SWEEP, Cause.RETRY, Cause.SIGNAL})
+"""The causes that bring many jobs at a time, which fresh work overtakes."""
+
+
+class State(enum.StrEnum):
+    """Where a job is."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+
+
+class Result(enum.StrEnum):
+    """How a job ended."""
+
+    PUBLISHED = "published"
+    UNCHANGED = "unchanged"
+    FAILED = "failed"
+    INTERRUPTED = "interrupted"
+    CANCELLED = "cancelled"
+
+
+_WORST_FIRST = (Result.FAILED, Result.CANCELLED, Result.PUBLISHED)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A job's end: the result, one sentence, and the volume ids that hold the template now.
+
+    `warnings` are sentences for whoever waits for the job; the message has those on the image, too.
+    `temporary` tells of a failure whether the same job may succeed later; the ledger does not keep
+    it.
+    """
+
+    result: Result
+    message: str
+    volumes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    temporary: bool = False
+
+    @property
+    def failed(self) -> bool:
+        """Whether the job failed."""
+        return self.result is Result.FAILED
+
+    @classmethod
+    def together(cls, outcomes: Sequence[Outcome]) -> Outcome:
+        """Return the outcome of several platforms of one reference, of which none failed."""
+        published = any(outcome.result is Result.PUBLISHED for outcome in outcomes)
+        return cls(
+            Result.PUBLISHED if published else Result.UNCHANGED,
+            "; ".join(dict.fromkeys(outcome.message for outcome in outcomes)),
+            tuple(dict.fromkeys(volume for outcome in outcomes for volume in outcome.volumes)),
+            tuple(dict.fromkeys(text for outcome in outcomes for text in outcome.warnings)),
+        )
+
+
+CANCELLED = Outcome(
+    Result.CANCELLED, "cancelled on request; the next sweep looks at what is watched again"
+)
+"""The end of a job that somebody cancelled."""
+
+ABANDONED = Outcome(Result.INTERRUPTED, "the command ended before its job did")
+"""The end of a command's job whose process is gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class SyncJob:
+    """One reference to be brought up to date.
+
+    A reference with neither tag nor digest means every watched tag of its repository; such a
+    job ends when the jobs of those tags have ended.
+    """
+
+    reference: Reference
+    cause: Cause
+    id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    created: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+
+@dataclass(frozen=True, slots=True)
+class JobRecord:
+    """A job as the ledger knows it."""
+
+    job: SyncJob
+    state: State
+    started: datetime | None = None
+    finished: datetime | None = None
+    outcome: Outcome | None = None
+
+
+def outcome_of_tags(ends: Sequence[Outcome], warnings: Sequence[str]) -> Outcome:
+    """Return how a repository's job ended, from the outcomes of its tags; the worst counts.
+
+    `warnings` are those of the list of tags.
+    """
+    counts = Counter(end.result for end in ends)
+    worst = next((result for result in _WORST_FIRST if counts[result]), Result.UNCHANGED)
+    summary = ", ".join(f"{counts[result]} {result}" for result in Result if counts[result])
+    failures = [end for end in ends if end.failed]
+    messages = [f"watched tags: {summary or 'none found'}", *warnings]
+    messages += [end.message for end in failures]
+    return Outcome(
+        worst,
+        "; ".join(messages),
+        tuple(volume for end in ends for volume in end.volumes),
+        (*warnings, *(warning for end in ends for warning in end.warnings)),
+        bool(failures) and all(end.temporary for end in failures),
+    )

@@ -1,0 +1,126 @@
+"""What a reference means now, and where that lies: the questions of a job, asked off the loop.
+
+Looking at registries and targets has an executor of its own, bounded for each of them, so that a
+registry that says nothing keeps nobody but its own images waiting.  Nothing is published here, and
+nothing is written but what the ledger learns of files that it knows.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from syncd.errors import PublishError
+from syncd.oci import Descriptor, Digest, Image, Reference, read_image
+from syncd.progress import Progress, Stoppable
+from syncd.sync.conditions import Finding
+from syncd.sync.context import OpenRepository, Running, SyncContext
+from syncd.sync.executors import Executors
+from syncd.sync.ledger import Ledger
+from syncd.sync.presence import Held, Presence, PresenceQuery
+from syncd.targets import Target
+
+
+class Lookup:
+    """Asks registries, targets and the ledger.  Lives in one event loop.
+
+    `watch` gives the progress of a job; setting `stopping` ends what waits for a registry.
+    """
+
+    def __init__(
+        self,
+        running: Running,
+        ledger: Ledger,
+        executors: Executors,
+        *,
+        open_repository: OpenRepository,
+        stopping: threading.Event,
+        watch: Callable[[Reference], Progress],
+    ) -> None:
+        self._running = running
+        self._ledger = ledger
+        self._run = executors.looking.run
+        self._ask_ledger = executors.ledger
+        self._open_repository = open_repository
+        self._stopping = stopping
+        self._watch = watch
+        self._presence = PresenceQuery(ledger)
+
+    def contexts(self, reference: Reference, target: str | None = None) -> list[SyncContext]:
+        """Gather what a reference's job needs, for each of its platforms.
+
+        It is for all of its targets or only one.  Raise PublishError where there is none.
+        """
+        settings = self._running.config.image_for(reference)
+        targets = self._running.targets
+        names = targets if settings.targets is None else settings.targets
+        if not names:
+            raise PublishError(
+                f"nothing is configured to publish {reference} to", "add a [[target]]"
+            )
+        progress = Stoppable(self._watch(reference), self._stopping)
+        repository = self._open_repository(reference, progress.pause)
+        wanted = tuple(targets[name] for name in names if target in (None, name))
+        return [
+            SyncContext(reference, settings, repository, wanted, progress, platform)
+            for platform in settings.platforms
+        ]
+
+    async def resolve(self, context: SyncContext) -> Descriptor:
+        """Return what the reference means now."""
+        reference = context.reference
+        return await self._run(reference.registry, context.repository.resolve, reference)
+
+    async def read(self, context: SyncContext, top: Descriptor) -> Image:
+        """Return the image of the context's platform."""
+        registry = context.reference.registry
+        return await self._run(registry, read_image, context.repository, top, context.platform)
+
+    async def manifest_of(self, reference: Reference) -> Digest:
+        """Return the digest of the platform's manifest that a reference means now.
+
+        The ledger knows it for what was published; else the manifest is read.
+        """
+        context = self.contexts(reference)[0]
+        top = await self.resolve(context)
+        published = await self._ask_ledger(self._ledger.templates, reference)
+        for template in published:
+            if (template.digest, template.platform) == (top.digest, context.platform):
+                return template.manifest_digest
+        return (await self.read(context, top)).manifest_digest
+
+    async def look(self, context: SyncContext, top: Descriptor) -> dict[str, Finding]:
+        """Return what is found in each target, by its name, as far as the ledger knows."""
+        return await self._run(context.places, self._presence.look, context, top)
+
+    async def find(self, context: SyncContext, top: Descriptor) -> Presence:
+        """Return where the image lies, files that somebody else put there included."""
+        presence = await self._run(context.places, self._presence.ask, context, top)
+        if presence.everywhere:
+            return presence
+        image = await self.read(context, top)
+        return await self._run(context.places, self._presence.ask, context, top, image)
+
+    async def known(self, context: SyncContext, top: Descriptor) -> Presence:
+        """Return where the image lies, as far as the ledger knows; the ledger learns of it."""
+
+        def ask() -> Presence:
+            presence = self._presence.ask(context, top)
+            if presence.everywhere:
+                self._presence.learn(context, top, filter(None, presence.targets.values()))
+            return presence
+
+        return await self._run(context.places, ask)
+
+    async def held(
+        self, context: SyncContext, target: Target, top: Descriptor, image: Image
+    ) -> Held | None:
+        """Return how a target holds the image, or None; the ledger learns of it."""
+
+        def ask() -> Held | None:
+            held = self._presence.ask_one(context, target, top, image)
+            if held is not None:
+                self._presence.learn(context, top, [held])
+            return held
+
+        return await self._run(target.name, ask)

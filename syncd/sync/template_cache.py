@@ -1,0 +1,276 @@
+"""Finished template files on this host: found where they are, or made with what earlier ones left.
+
+Several tags often mean one image, and several targets may want its file: it is converted once.
+A file is given out only while it still has the digest it was made with, since its hard links in
+a storage could have been changed there.
+
+An image that changed a little is made from what is here already: its unchanged layers lie unpacked,
+and what is the same in an earlier template is copied from there.  Finished files and unpacked
+layers stay as long as the cache's bound leaves room for them beside what came from registries:
+first goes the file that was made, or the layer that was used, longest ago.  Nothing of it is
+needed: whatever is missing or damaged is made again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from syncd.config import StatePaths
+from syncd.convert import (
+    Capacity,
+    Convert,
+    Options,
+    ScratchSpace,
+    WrittenTemplate,
+    conversion_folder,
+    remove_abandoned,
+)
+from syncd.errors import ConversionDiedError, StorageError
+from syncd.files import hand_over, make_folder
+from syncd.formats import Format
+from syncd.oci import BlobCache, Digest, Image, OpenedImage
+from syncd.progress import Advance, Progress
+from syncd.sync.context import Running, SyncContext
+from syncd.sync.deaths import Deaths
+from syncd.sync.ledger import Ledger
+from syncd.sync.tally import Counted, Instead, Step, Tally
+
+_SETTLING = 3600.0  # seconds a finished file stays at least: its targets and further tags want it
+_TABLE = ".frames"  # behind a finished file's name: the table of its frames
+_WARNINGS = ".warnings"  # behind a finished file's name: sentences on its image, one a line
+
+
+@dataclass(frozen=True, slots=True)
+class CachedTemplate:
+    """A finished template file on this host, its digest, and the sentences on its image."""
+
+    path: Path
+    format: Format
+    digest: Digest
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class _Reading:
+    """A progress that tells layers that lie in the cache from those that are fetched.
+
+    It also remembers which layers were which, and when the layers were all there; `flattening` is
+    a time of `time.monotonic`.  A conversion that begins anew counts from its first attempt.
+    """
+
+    progress: Progress
+    blobs: BlobCache
+    begun: float = field(default_factory=time.monotonic)
+    flattening: float | None = None
+    read: dict[Digest, str] = field(default_factory=dict)
+
+    def begin(self, step: str, subject: str, total: int | None) -> Advance:
+        """Hear that a step begins; `cached` is a layer for which no registry is asked."""
+        if step == "layer":
+            digest = Digest.parse(subject)
+            if self.blobs.holds(digest):
+                step = "cached"
+            self.read.setdefault(digest, step)
+        elif step == "flatten":
+            self.flattening = time.monotonic()
+        return self.progress.begin(step, subject, total)
+
+    def count(self, tally: Tally, image: Image) -> None:
+        """Count how long a conversion took that is done now, and what it need not fetch."""
+        if self.flattening is not None:
+            tally.took(Step.PULL, self.flattening - self.begun)
+            tally.took(Step.FLATTEN, time.monotonic() - self.flattening)
+        instead = {"cached": Instead.BLOB, None: Instead.UNPACKED}
+        for digest, size in _sizes(image).items():
+            if (saved := instead.get(self.read.get(digest))) is not None:
+                tally.add(Counted.SAVED, saved, amount=size)
+
+
+class TemplateCache:
+    """Gives finished files, which `convert` makes.
+
+    Safe to use from several threads, and by several processes.
+    """
+
+    def __init__(self, ledger: Ledger, running: Running, convert: Convert) -> None:
+        self._ledger = ledger
+        self._running = running
+        self._convert = convert
+        self._deaths = Deaths()
+        self._suitable: set[Digest] = set()
+        config = running.config
+        self._capacity = Capacity(config.worker.jobs, config.limits.bounds().memory)
+
+    def file(self, context: SyncContext, image: Image, template_format: Format) -> CachedTemplate:
+        """Return a finished file of this image: one that is there, or a new one.
+
+        A strict image's file counts only when this object saw it made from an image that was
+        suitable: any other file may have been made before the image was strict.  Raise what a
+        conversion raises, and StorageError when the state's disk refuses.
+        """
+        for path, digest in self._candidates(image, template_format):
+            if context.settings.strict and digest not in self._suitable:
+                continue
+            if is_intact(path, digest):
+                whole = sum(_sizes(image).values())
+                self._ledger.tally.add(Counted.SAVED, Instead.TEMPLATE, amount=whole)
+                warnings = self._warnings(image, template_format, digest)
+                return CachedTemplate(path, template_format, digest, warnings)
+        return self._make(context, image, template_format)
+
+    def has(self, image: Image, template_format: Format) -> bool:
+        """Tell whether a finished file of this image seems to be here; nothing is read."""
+        candidates = self._candidates(image, template_format)
+        return any(path.is_file() for path, _ in candidates)
+
+    def tidy(self) -> None:
+        """Remove what dead conversions left behind, and what the cache's bound has no room for."""
+        remove_abandoned(self._paths.scratch)
+        self._shrink(self._blobs())
+
+    @property
+    def _paths(self) -> StatePaths:
+        return self._running.config.state.paths
+
+    def _blobs(self) -> BlobCache:
+        config = self._running.config
+        return BlobCache(self._paths.blob_cache, config.state.cache_max, config.limits.bounds())
+
+    def _candidates(self, image: Image, template_format: Format) -> Iterator[tuple[Path, Digest]]:
+        """Yield files that were this image's, with the digest they were made with."""
+        targets = self._running.targets
+        for template in self._ledger.templates():
+            wanted = (image.manifest_digest, template_format)
+            if (template.manifest_digest, template.format) == wanted:
+                target = targets.get(template.target)
+                path = target.local(template.name) if target else None
+                if path is not None:
+                    yield path, template.file_digest
+        suffix = template_format.suffix
+        for path in self._paths.templates.glob(f"{image.manifest_digest.encoded}-*{suffix}"):
+            encoded = path.name.removesuffix(suffix).partition("-")[2]
+            yield path, Digest("sha256", encoded)
+
+    def _make(self, context: SyncContext, image: Image, template_format: Format) -> CachedTemplate:
+        """Convert the image, its layers read through the blob cache."""
+        blobs, config = self._blobs(), self._running.config
+        self._capacity.resize(config.worker.jobs, config.limits.bounds().memory)
+        with conversion_folder(self._paths.scratch) as folder:
+            unfinished = folder / f"{context.reference.image}{template_format.suffix}"
+            table = folder / _TABLE
+            opened = OpenedImage(
+                image,
+                lambda blob: blobs.reader(blob, context.repository.blob, context.progress.pause),
+            )
+            reading = _Reading(context.progress, blobs)
+            options = Options(
+                ScratchSpace(folder, self._paths.layers),
+                format=template_format,
+                level=context.settings.compression_level,
+                limits=config.limits.bounds(),
+                capacity=self._capacity,
+                strict=context.settings.strict,
+                progress=reading,
+                earlier=self._earlier(),
+                table=table,
+            )
+            try:
+                written = self._convert(opened, unfinished, options)
+            except ConversionDiedError as exc:
+                raise self._deaths.count(image.manifest_digest, exc) from exc
+            self._deaths.forget(image.manifest_digest)
+            reading.count(self._ledger.tally, image)
+            path = self._keep(unfinished, table, image, template_format, written)
+        blobs.keep(context.reference, image)
+        self._shrink(blobs)
+        if written.is_suitable:
+            self._suitable.add(written.digest)
+        return CachedTemplate(path, template_format, written.digest, written.warnings)
+
+    def _earlier(self) -> list[tuple[Path, Path]]:
+        """Return the finished files with their tables, the newest first."""
+        tables = sorted(self._paths.templates.glob(f"*{_TABLE}"), key=_last_used, reverse=True)
+        return [(table.with_suffix(""), table) for table in tables]
+
+    def _keep(
+        self,
+        unfinished: Path,
+        table: Path,
+        image: Image,
+        template_format: Format,
+        written: WrittenTemplate,
+    ) -> Path:
+        """Keep a finished file, with the table of its frames; return where it is now."""
+        folder = self._paths.templates
+        name = _name(image, template_format, written.digest)
+        try:
+            make_folder(folder)
+            path = unfinished.rename(folder / name)
+            hand_over(path, folder)
+            hand_over(table.rename(path.with_name(f"{name}{_TABLE}")), folder)
+            if written.warnings:
+                path.with_name(f"{name}{_WARNINGS}").write_text("\n".join(written.warnings))
+        except OSError as exc:
+            raise StorageError(
+                f"{folder} does not take a finished template: {exc.strerror}",
+                "check its permissions and free space",
+            ) from exc
+        return path
+
+    def _warnings(self, image: Image, template_format: Format, digest: Digest) -> tuple[str, ...]:
+        """Return the sentences that were kept with a finished file, if they are still here."""
+        name = _name(image, template_format, digest)
+        try:
+            text = (self._paths.templates / f"{name}{_WARNINGS}").read_text()
+        except (OSError, ValueError):
+            return ()
+        return tuple(text.splitlines())
+
+    def _shrink(self, blobs: BlobCache) -> None:
+        """Drop what was made or used longest ago, until all is within the cache's bound."""
+        templates, layers = self._paths.templates, self._paths.layers
+        room = self._running.config.state.cache_max - blobs.size()
+        files = [*layers.glob("*"), *templates.glob("*")]
+        for path in sorted(files, key=_last_used, reverse=True):
+            with suppress(OSError):  # another process dropped it, or it is none of ours
+                status = path.stat()
+                room -= status.st_size
+                settled = path.parent != templates or time.time() - status.st_mtime > _SETTLING
+                is_beside = path.suffix in (_TABLE, _WARNINGS)
+                if is_beside and path.with_suffix("").exists():
+                    continue  # it goes with its template
+                if (room < 0 or is_beside) and settled:
+                    path.unlink()
+                    for suffix in (_TABLE, _WARNINGS):
+                        path.with_name(f"{path.name}{suffix}").unlink(missing_ok=True)
+
+
+def _sizes(image: Image) -> dict[Digest, int]:
+    """Return the bytes of each different layer's blob."""
+    return {layer.descriptor.digest: layer.descriptor.size for layer in image.layers}
+
+
+def _name(image: Image, template_format: Format, digest: Digest) -> str:
+    """Return the name of a finished file, by the digests of its image and of itself."""
+    return f"{image.manifest_digest.encoded}-{digest.encoded}{template_format.suffix}"
+
+
+def _last_used(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
+
+
+def is_intact(path: Path, digest: Digest) -> bool:
+    """Tell whether a file can be read and has this digest."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, digest.algorithm).hexdigest() == digest.encoded
+    except OSError:
+        return False

@@ -1,0 +1,108 @@
+"""The attestations that an image brought: its SBOM, and how it was built.
+
+buildx lists them in the image's index, so that the index's digest covers them; cosign and GitHub
+attach them as they attach signatures.  They are kept as they were brought, and nobody has verified
+them unless a policy wants one.  There is a bound on their number and on their bytes.
+
+Sources: https://github.com/moby/buildkit/blob/master/docs/attestations/attestation-storage.md;
+https://github.com/sigstore/cosign/blob/main/specs/ATTESTATION_SPEC.md and BUNDLE_SPEC.md
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from syncd.errors import EvidenceError, ImageError, RegistryError
+from syncd.oci import OCI_MANIFEST, Descriptor, parse_json
+from syncd.trust.attachments import Attachments
+from syncd.trust.claim import IN_TOTO, SIGNATURE, statement_claim
+from syncd.trust.subject import Subject
+
+KEPT_MAX = 16
+"""Attestations of one image that are kept."""
+BYTES_MAX = 16 << 20
+"""Bytes of the attestations of one image that are kept."""
+
+_KIND, _OF = "vnd.docker.reference.type", "vnd.docker.reference.digest"
+
+
+@dataclass(frozen=True, slots=True)
+class Attestation:
+    """What is said of an image, as it was brought: a bundle, an envelope, or a bare statement.
+
+    `predicate` is the type of what is said, and `place` is where it lay in the registry.
+    """
+
+    predicate: str
+    place: str
+    content: bytes = field(repr=False)
+
+
+@dataclass(slots=True)
+class Brought:
+    """The attestations of an image, and sentences on those that were not kept."""
+
+    kept: list[Attestation] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+
+
+def attestations_of(subject: Subject, top: Descriptor) -> Brought:
+    """Return the attestations of an image; `top` describes what its tag means.
+
+    Raise RegistryError when the registry does not answer.
+    """
+    brought, left, beyond = Brought(), BYTES_MAX, 0
+    for found in _all(subject, top, brought.faults):
+        if len(brought.kept) == KEPT_MAX or len(found.content) > left:
+            beyond += 1
+            continue
+        left -= len(found.content)
+        brought.kept.append(found)
+    if beyond:
+        brought.faults.append(
+            f"{beyond} more attestations are not kept: beyond {KEPT_MAX} or {BYTES_MAX} bytes"
+        )
+    return brought
+
+
+def _all(subject: Subject, top: Descriptor, faults: list[str]) -> Iterator[Attestation]:
+    yield from _listed(subject, top, faults)
+    for digest in subject.digests:
+        attached = Attachments(subject.repository, subject.reference, digest)
+        for evidence in attached.found(""):
+            if evidence.claim.predicate != SIGNATURE and str(digest) in evidence.claim.subjects:
+                yield Attestation(evidence.claim.predicate, evidence.place, evidence.content)
+        faults += attached.unread
+
+
+def _listed(subject: Subject, top: Descriptor, faults: list[str]) -> Iterator[Attestation]:
+    """Yield what the image's own index lists beside its manifest."""
+    entries = _fields(subject, top).get("manifests", [])
+    for entry in entries if isinstance(entries, list) else []:
+        notes = entry.get("annotations") if isinstance(entry, dict) else None
+        if not isinstance(notes, dict) or notes.get(_KIND) != "attestation-manifest":
+            continue
+        if str(notes.get(_OF)) not in [str(digest) for digest in subject.digests]:
+            continue
+        try:
+            manifest = Descriptor.parse(entry, "an attestation")
+            place = f"manifest {manifest.digest}"
+            layers = _fields(subject, manifest).get("layers", [])
+            for layer in layers if isinstance(layers, list) else []:
+                described = Descriptor.parse(layer, place)
+                if described.media_type != IN_TOTO:
+                    continue
+                content = subject.repository.document(described)
+                yield Attestation(statement_claim(content).predicate, place, content)
+        except (RegistryError, ImageError) as exc:
+            if exc.temporary:
+                raise
+            what = exc.what if not isinstance(exc, EvidenceError) else f"an attestation {exc.what}"
+            faults.append(what)
+
+
+def _fields(subject: Subject, wanted: Descriptor) -> dict[str, Any]:
+    content = subject.repository.document(wanted)
+    return parse_json(content, f"{OCI_MANIFEST} {wanted.digest}")

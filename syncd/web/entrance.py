@@ -1,0 +1,103 @@
+"""What the entrances of all senders have in common: answer, count, and write down.
+
+A sender waits some seconds and may never try again, so an answer needs no more than one flush of
+the ledger, which is asked off the loop and within a bound.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+
+import structlog
+from aiohttp import web
+
+from syncd.errors import EventError, SignatureError, SyncdError
+from syncd.events import Ignored, PushEvent
+from syncd.sync import Cause, Counted, Reception, soon
+from syncd.web.backend import Backend
+from syncd.web.connections import CODED, coded
+from syncd.web.refusals import http_refusal, refusal
+
+log = structlog.stdlib.get_logger()
+
+Answered = tuple[int, dict[str, object]]
+"""The status and the JSON of an answer."""
+
+Reader = Callable[[web.Request], Awaitable[Answered]]
+"""What verifies and reads the deliveries of one sender."""
+
+
+class Entrance:
+    """Answers the deliveries of one sender, whose name the log tells."""
+
+    def __init__(self, backend: Backend, sender: str) -> None:
+        self._backend = backend
+        self._log = log.bind(sender=sender)
+
+    async def receive(self, request: web.Request, read: Reader) -> web.Response:
+        """Answer with what `read` returns; what cannot be written down is to be delivered again."""
+        try:
+            status, answer = await self._answer(request, read)
+            result = _result(status, answer)
+            response = web.json_response(answer, status=status)
+        except web.HTTPError as exc:
+            response = http_refusal(request, exc)
+            result = _result(response.status, {})
+        except SyncdError as exc:
+            self._log.error("delivery not accepted", peer=request.remote, error=str(exc))
+            response = refusal(503, "syncd cannot accept deliveries; its log says why")
+            result = Reception.FAILED
+        self._backend.ledger.tally.add(Counted.DELIVERIES, result)
+        return response
+
+    async def accept(
+        self, delivery: str | None, event: str, pushed: PushEvent | Ignored
+    ) -> Answered:
+        """Turn an authentic delivery into jobs.
+
+        Without an id nothing tells that it came before; then it joins the jobs that wait.
+        """
+        backend, config = self._backend, self._backend.live.config
+        delivery_log = self._log.bind(kind=event)
+        if delivery is not None:
+            delivery_log = delivery_log.bind(delivery=delivery)
+            seen = await backend.executors.ledger_soon(backend.ledger.seen, delivery)
+            if seen is not None:
+                delivery_log.info("delivery repeated", jobs=seen)
+                return 202, {"jobs": seen, "repeated": True}
+        if isinstance(pushed, Ignored):
+            delivery_log.info("delivery ignored", reason=pushed.reason)
+            return 202, {"ignored": pushed.reason}
+        concerned = [i.reference for i in config.image if pushed.concerns(i.reference)]
+        if not concerned:
+            delivery_log.info("delivery ignored", reason="no watched repository")
+            return 202, {"ignored": "it concerns no watched repository"}
+        jobs = await soon(
+            backend.worker.submit(
+                concerned,
+                Cause.WEBHOOK,
+                delivery=delivery,
+                settle=config.server.settle.total_seconds(),
+            )
+        )
+        delivery_log.info("delivery accepted", jobs=[job.id for job in jobs])
+        return 202, {"jobs": [job.id for job in jobs]}
+
+    async def _answer(self, request: web.Request, read: Reader) -> Answered:
+        try:
+            return (415, {"error": CODED}) if coded(request) else await read(request)
+        except SignatureError as exc:
+            self._log.warning("delivery refused", peer=request.remote, error=str(exc))
+            return 401, {"error": str(exc)}
+        except EventError as exc:
+            self._log.warning("delivery refused", peer=request.remote, error=str(exc))
+            return 400, {"error": str(exc)}
+
+
+def _result(status: int, answer: Mapping[str, object]) -> Reception:
+    """Return what became of a delivery that was answered so."""
+    if status >= 400:
+        return Reception.FAILED if status >= 500 else Reception.REFUSED
+    if "repeated" in answer:
+        return Reception.REPEATED
+    return Reception.ACCEPTED if "jobs" in answer else Reception.IGNORED
