@@ -2,8 +2,8 @@
 
     python -m tests.convert.hungry CASE [MIB]
 
-Prints one line of JSON: how it ended, the message, the peak of the process in MiB (`ru_maxrss`),
-the peak before the conversion, and the seconds.  The conversion runs with syncd's default bounds,
+Prints one line of JSON: how it ended, the message, the peak of the process in MiB, by how much
+the conversion raised it, and the seconds.  The conversion runs with syncd's default bounds,
 or with MIB as `limits.memory`; the number of members is lowered with it.
 """
 
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -28,6 +27,7 @@ from syncd.oci import open_image
 from syncd.tar import FILE, Member, encode_header
 from tests.archives import END
 from tests.images import Content, describe, described, digest, write_layout
+from tests.memory import Growth, peak
 
 MIB = 1 << 20
 
@@ -106,7 +106,7 @@ def build(case: str, scale: float, folder: Path) -> None:
 def run(folder: Path, memory: int) -> dict[str, object]:
     """Convert the image in a folder; return what is printed."""
     opened = open_image(f"oci:{folder / 'image'}:latest")
-    before = _peak()
+    growth = Growth()
     began = time.monotonic()
     options = Options(ScratchSpace(folder), limits=Limits(memory=memory * MIB), earlier=())
     try:
@@ -117,14 +117,10 @@ def run(folder: Path, memory: int) -> dict[str, object]:
     return {
         "end": end,
         "message": message,
-        "peak": _peak(),
-        "before": before,
+        "peak": peak() // MIB,
+        "grown": growth.now() // MIB,
         "seconds": round(time.monotonic() - began, 1),
     }
-
-
-def _peak() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 // MIB
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ Every damage is drawn from one seed and named by its number, so that a failure c
 from __future__ import annotations
 
 import random
-import resource
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,12 +17,13 @@ from syncd.errors import SyncdError
 from syncd.limits import Limits
 from tests.archives import directory, file, hardlink, member, opaque, resealed, symlink, whiteout
 from tests.images import Layer, image, index, layer, layer_of, write_layout
+from tests.memory import Growth
 from tests.templates import checked, convert_layout
 
 SEED = 20_240_229
 DAMAGES = 10_000
 LIMITS = Limits(layers=10, entries=200, path=500, header=4096, metadata=20_000, unpacked=1 << 20)
-GROWTH_MAX = 100 << 10
+GROWTH_MAX = 100 << 20
 """Kibibytes by which a process may grow that converts these images."""
 COMPRESSIONS = ["", "gzip", "zstd"]
 EACH = DAMAGES // 9 + 1
@@ -95,9 +95,9 @@ def converted(folder: Path, number: int) -> bytes | None:
 @pytest.fixture(autouse=True)
 def bounded_memory() -> Iterator[None]:
     """Fail a test by which this process grew more than a conversion may."""
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    growth = Growth()
     yield
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < GROWTH_MAX
+    assert growth.now() < GROWTH_MAX
 
 
 @pytest.mark.parametrize("compression", COMPRESSIONS)

@@ -19,18 +19,18 @@ NAME = "large_0123456789ab.tar"
 MEMORY_MAX = 200 << 20
 
 PROGRAM = """\
-import json, resource, sys
+import json, sys
 from pathlib import Path
 from syncd.config import ProxmoxTargetSettings
 from syncd.oci import Digest
 from syncd.progress import Silence
 from syncd.targets.proxmox import ProxmoxTarget
+from tests.memory import peak
 
 settings, locks, file, name, digest = sys.argv[1:]
 target = ProxmoxTarget(ProxmoxTargetSettings(**json.loads(settings)), Path(locks))
 (volume,) = target.publish(Path(file), name, Digest.parse(digest), Silence())
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-print(json.dumps({"size": volume.size, "peak": peak}))
+print(json.dumps({"size": volume.size, "peak": peak()}))
 """
 
 
