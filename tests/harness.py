@@ -49,7 +49,13 @@ def sample(text: str = "one") -> Content:
 
 
 def configure(
-    folder: Path, registry: Registry, *, server: str = "", image: str = "", more: str = ""
+    folder: Path,
+    registry: Registry,
+    *,
+    server: str = "",
+    access: str = "",
+    image: str = "",
+    more: str = "",
 ) -> Path:
     """Write a configuration and its secrets; the arguments are lines of its tables."""
     for name, secret in (("webhook-secret", SECRET), ("api-token", TOKEN)):
@@ -66,6 +72,7 @@ directory = "{folder}/state"
 [[registry]]
 host = "{registry.address}"
 plain_http = true
+{access}
 [[image]]
 repository = "{registry.address}/{REPOSITORY}"
 {image}

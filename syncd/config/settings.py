@@ -47,7 +47,7 @@ from syncd.config.target_settings import (
 )
 from syncd.config.verify import Verify, policy_of
 from syncd.limits import Limits
-from syncd.oci import Platform, Reference, is_attachment
+from syncd.oci import MirrorLocation, Platform, Reference, is_attachment
 from syncd.targets import DEFAULT_NAME, ContainerOptions, check_pattern
 from syncd.trust import Policy
 
@@ -118,6 +118,10 @@ class RegistrySettings(_Section):
     password_file: Path | None = None
     plain_http: bool = False
     ca_file: Path | None = None
+    mirrors: Annotated[
+        tuple[Annotated[str, parsed(MirrorLocation.parse)], ...], Field(max_length=8)
+    ] = ()
+    mirror_tags: StrictBool = False
 
     @model_validator(mode="after")
     def _both_or_none(self) -> RegistrySettings:
@@ -293,6 +297,23 @@ class Config(_Section):
             if settings.host == host:
                 return settings
         return RegistrySettings(host=host)
+
+    def mirrors_of(self, host: str) -> list[tuple[MirrorLocation, RegistrySettings]]:
+        """Return a registry's mirrors with the settings for each, in the order of asking.
+
+        The URL of a mirror says whether it speaks HTTP; its login and CA are those of a table of
+        its own, never those of the registry.
+        """
+        locations = map(MirrorLocation.parse, self.registry_for(host).mirrors)
+        return [
+            (
+                location,
+                self.registry_for(location.host).model_copy(
+                    update={"plain_http": location.plain_http}
+                ),
+            )
+            for location in locations
+        ]
 
     def images_of(self, reference: Reference) -> list[ImageSettings]:
         """Return the watched images of a reference's repository."""

@@ -11,6 +11,7 @@ from syncd.oci.document import OCI_CONFIG, OCI_INDEX, OCI_MANIFEST, parse_json
 from syncd.oci.image import read_image
 from syncd.oci.layout import blob_name
 from syncd.oci.manifest import Descriptor, Image, Layer, Reader
+from syncd.oci.mirror import MirrorLocation
 from syncd.oci.reference import Digest, Platform, Reference, is_attachment, is_tag
 from syncd.oci.runtime import is_init
 from syncd.oci.source import OpenedImage, open_image
@@ -25,6 +26,7 @@ __all__ = [
     "Digest",
     "Image",
     "Layer",
+    "MirrorLocation",
     "OpenedImage",
     "Platform",
     "Reader",

@@ -52,6 +52,9 @@ class Repository(Source, Protocol):
     def referrers(self, subject: Digest) -> list[Descriptor]:
         """Return what the registry says refers to a manifest; raise as `resolve`."""
 
+    def mistrust(self) -> bool:
+        """Ask the mirrors no more whose blobs were read; tell whether there are any."""
+
 
 @dataclass(frozen=True, slots=True)
 class AnonymousAccess:

@@ -17,7 +17,9 @@ NO_ANSWER = "none"
 def configured_registries(config: Config) -> frozenset[str]:
     """Return the hosts of the registries that a configuration names."""
     images = {image.reference.registry for image in config.image}
-    return frozenset(images | {registry.host for registry in config.registry})
+    named = {registry.host for registry in config.registry}
+    mirrors = {mirror.host for host in named for mirror, _ in config.mirrors_of(host)}
+    return frozenset(images | named | mirrors)
 
 
 class RegistryTraffic:

@@ -21,6 +21,7 @@ from syncd.oci import Reference
 from syncd.oci.registry import GITHUBS_REGISTRY, Registry, token_expiry
 from syncd.service.condition_checks import condition_results
 from syncd.service.live_config import targets_of
+from syncd.service.mirror_checks import mirror_results
 from syncd.service.notification_checks import notification_results
 from syncd.service.signature_checks import signature_results
 from syncd.sync import Ledger, conditions_now
@@ -44,6 +45,7 @@ def check_results(config: Config) -> list[CheckResult]:
         found += _tags(registry, image)
         skews[image.reference.registry] = registry.skew
     found += _clocks(skews)
+    found += mirror_results(config)
     found += signature_results(config, _registry)
     targets = targets_of(config)
     for target in targets.values():

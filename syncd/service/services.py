@@ -15,12 +15,12 @@ import structlog
 from syncd.config import Config, load_config
 from syncd.convert import ConversionProcesses, convert
 from syncd.errors import ConfigError, LedgerError, SyncdError
-from syncd.oci import Reference, Repository
-from syncd.oci.registry import Logins, Registry, Timeouts
-from syncd.progress import Pause, Progress
-from syncd.report import Metrics, RegistryTraffic, configured_registries
+from syncd.oci import Reference
+from syncd.progress import Progress
+from syncd.report import Metrics
 from syncd.service.checks import check_results
 from syncd.service.live_config import LiveConfig
+from syncd.service.repositories import Repositories
 from syncd.sync import (
     LOOKS_PER_HOST,
     Activity,
@@ -114,29 +114,8 @@ def assemble(
 
     Images are converted in `processes`, which are ended with the services, or in this process.
     """
-    logins, registries = Logins(), configured_registries(live.config)
-
-    def open_repository(reference: Reference, pause: Pause) -> Repository:
-        config = live.config
-        traffic = RegistryTraffic(ledger.tally, registries, reference.registry)
-
-        def stand_back(seconds: float) -> None:
-            traffic.waited(seconds)
-            pause(seconds)
-
-        return Registry(
-            reference,
-            config.registry_for(reference.registry),
-            config.limits.bounds(),
-            pause=stand_back,
-            timeouts=Timeouts(slowest=config.limits.slowest),
-            logins=logins,
-            traffic=traffic,
-        )
 
     def apply(config: Config) -> None:
-        nonlocal registries
-        registries = configured_registries(config)
         executors.converting.resize(config.worker.jobs)
         worker.resize(_side_by_side(config))
 
@@ -149,7 +128,7 @@ def assemble(
         live,
         ledger,
         executors,
-        open_repository=open_repository,
+        open_repository=Repositories(live, ledger.tally).open,
         stopping=stopping,
         watch=lambda reference: activity.watch(reference, watch(reference)),
         conditions=conditions,

@@ -30,7 +30,7 @@ from syncd.convert import (
     conversion_folder,
     remove_abandoned,
 )
-from syncd.errors import ConversionDiedError, StorageError
+from syncd.errors import ConversionDiedError, ImageError, StorageError
 from syncd.files import hand_over, make_folder
 from syncd.formats import Format
 from syncd.oci import BlobCache, Digest, Image, OpenedImage
@@ -180,7 +180,7 @@ class TemplateCache:
                 table=table,
             )
             try:
-                written = self._convert(opened, unfinished, options)
+                written = self._converted(context, opened, unfinished, options)
             except ConversionDiedError as exc:
                 raise self._deaths.count(image.manifest_digest, exc) from exc
             self._deaths.forget(image.manifest_digest)
@@ -191,6 +191,17 @@ class TemplateCache:
         if written.is_suitable:
             self._suitable.add(written.digest)
         return CachedTemplate(path, template_format, written.digest, written.warnings)
+
+    def _converted(
+        self, context: SyncContext, opened: OpenedImage, unfinished: Path, options: Options
+    ) -> WrittenTemplate:
+        """Convert the image, once more where a mirror's bytes may be to blame for a fault."""
+        try:
+            return self._convert(opened, unfinished, options)
+        except ImageError:
+            if not context.repository.mistrust():
+                raise
+        return self._convert(opened, unfinished, options)
 
     def _earlier(self) -> list[tuple[Path, Path]]:
         """Return the finished files with their tables, the newest first."""

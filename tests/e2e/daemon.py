@@ -146,8 +146,8 @@ class Syncd(Client):
 
     It watches `images` (`HOST:PORT/OWNER/NAME:TAG`) of one registry on loopback and publishes to
     a directory target; it does nothing on its own schedule.  With `user` it gives `password` to
-    the registry.  `within` is a command that the daemon is started by, and `more` are lines of its
-    configuration.
+    the registry, which has `mirrors`.  `within` is a command that the daemon is started by, and
+    `more` are lines of its configuration.
     """
 
     def __init__(
@@ -159,6 +159,7 @@ class Syncd(Client):
         storage: Path | None = None,
         *,
         within: Sequence[str] = (),
+        mirrors: Sequence[str] = (),
         more: Sequence[str] = (),
     ) -> None:
         super().__init__(free_port(), WEBHOOK_SECRET, API_TOKEN)
@@ -179,7 +180,8 @@ class Syncd(Client):
         ]:
             (folder / name).write_text(f"{secret}\n")
             (folder / name).chmod(0o600)
-        self.config.write_text("\n".join([*self._settings(images, user), *more, ""]))
+        lines = self._settings(images, user, mirrors)
+        self.config.write_text("\n".join([*lines, *more, ""]))
 
     def __enter__(self) -> Syncd:
         self.start()
@@ -265,7 +267,7 @@ class Syncd(Client):
         except OSError:
             return False
 
-    def _settings(self, images: Sequence[str], user: str) -> list[str]:
+    def _settings(self, images: Sequence[str], user: str, mirrors: Sequence[str]) -> list[str]:
         host = images[0].split("/")[0]
         password = f'password_file = "{self.folder}/registry-password"'
         login = [f'username = "{user}"', password] if user else []
@@ -283,6 +285,7 @@ class Syncd(Client):
             f'host = "{host}"',
             "plain_http = true",
             *login,
+            f"mirrors = {json.dumps([*mirrors])}",
             "[[target]]",
             'name = "local"',
             'type = "directory"',

@@ -39,8 +39,9 @@ class Registry:
     """A registry that serves `folder` on `address` while the context is open.
 
     With `user` and `password` nothing is served without them, with `tokens` nothing without a
-    token that was signed there.  The address stays the same when the registry is stopped and
-    started again.
+    token that was signed there.  With `cache_of`, the URL of another registry, it is a pull-through
+    cache of that (https://distribution.github.io/distribution/recipes/mirror/).  The address stays
+    the same when the registry is stopped and started again.
     """
 
     def __init__(
@@ -49,6 +50,8 @@ class Registry:
         user: str = "",
         password: str = "",
         tokens: TokenService | None = None,
+        *,
+        cache_of: str = "",
     ) -> None:
         self.address = f"127.0.0.1:{free_port()}"
         self.credentials = f"{user}:{password}" if user else ""
@@ -59,7 +62,10 @@ class Registry:
         self._pings = 0
         folder.mkdir(parents=True)
         self._log.touch()
-        (folder / "registry.yml").write_text(json.dumps(self._settings(user, password)))
+        settings = self._settings(user, password)
+        if cache_of:
+            settings["proxy"] = {"remoteurl": cache_of}
+        (folder / "registry.yml").write_text(json.dumps(settings))
 
     def __enter__(self) -> Registry:
         self.start()

@@ -105,6 +105,10 @@ class Nowhere:
         """Fail."""
         raise AssertionError("the registry was asked")
 
+    def mistrust(self) -> bool:
+        """Fail."""
+        raise AssertionError("the registry was asked")
+
     def document(self, wanted: Descriptor) -> bytes:
         """Fail."""
         raise AssertionError("the registry was asked")

@@ -31,7 +31,7 @@ from syncd.errors import (
 )
 from syncd.limits import Limits
 from syncd.oci.access import RegistryAccess
-from syncd.oci.backoff import ATTEMPTS, LONGEST_WAIT, backoff
+from syncd.oci.backoff import LONGEST_WAIT, backoff
 from syncd.oci.document import INDEX_TYPES, MANIFEST_TYPES, document_type, parse_json
 from syncd.oci.manifest import UNKNOWN_SIZE, Descriptor, Reader
 from syncd.oci.reference import Digest, Reference, is_tag
@@ -67,10 +67,10 @@ class Registry:
     """One repository of a registry, as a source of images.  Safe to use from several threads.
 
     `pause` waits between attempts, so that a daemon that stops need not wait it out.  `timeouts`
-    bounds the waits of each attempt, of which there are at most `ATTEMPTS`, and each look as a
-    whole.  `logins` keeps tokens for further objects of the same repository, and the waits that
-    registries ask for: while one lasts that is too long to be waited out, the registry is not
-    asked, and RegistryUnavailableError is raised.  `traffic` hears of every request.
+    bounds the waits of each attempt, how many attempts there are, and each look as a whole.
+    `logins` keeps tokens for further objects of the same repository, and the waits that registries
+    ask for: while one lasts that is too long to be waited out, the registry is not asked, and
+    RegistryUnavailableError is raised.  `traffic` hears of every request.
     """
 
     def __init__(
@@ -194,13 +194,17 @@ class Registry:
                 pages(self._read, url, place, PAGES_MAX), pages(self._read, tag, place, 1), place
             )
 
+    def mistrust(self) -> bool:
+        """Return False: the registry itself has no mirrors to be left alone."""
+        return False
+
     def _wait(self, attempt: int, fault: RegistryUnavailableError) -> None:
         """Wait after attempt number `attempt`, longer each time, and as the registry asks.
 
         Raise the fault where there is no further attempt, or no time to wait for it.
         """
         asked = max(fault.retry_after, self._login.wait_left())
-        if attempt == ATTEMPTS - 1 or asked >= min(time_left(), LONGEST_WAIT):
+        if attempt == self._timeouts.attempts - 1 or asked >= min(time_left(), LONGEST_WAIT):
             raise fault
         self._pause(backoff(attempt, asked))
 
@@ -246,7 +250,7 @@ class Registry:
 
     def _read(self, url: str, subject: str) -> Document:
         """Read a document whole, asking for it again when it breaks off."""
-        for attempt in range(ATTEMPTS):
+        for attempt in range(self._timeouts.attempts):
             with self._ask("GET", url, subject, {"Accept": _ACCEPT}) as answer:
                 try:
                     return Document(
@@ -279,7 +283,7 @@ class Registry:
         """Make a request until it is answered for good; return a streaming response."""
         may_redirect_anew = True
         self._keep_away(subject)
-        for attempt in range(ATTEMPTS):
+        for attempt in range(self._timeouts.attempts):
             try:
                 answer = self._request(method, url, subject, headers)
                 if answer.ok:

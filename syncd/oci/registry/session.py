@@ -21,6 +21,7 @@ import requests.adapters
 from syncd import __version__
 from syncd.errors import RegistryError
 from syncd.oci.access import RegistryAccess
+from syncd.oci.backoff import ATTEMPTS
 from syncd.oci.registry.auth import Answering, Login, trust
 from syncd.oci.registry.connections import Connections
 from syncd.oci.registry.deadline import time_left
@@ -35,7 +36,7 @@ class Timeouts:
 
     `connect` bounds the wait for a connection and, once more, for the TLS handshake; `read`
     bounds each wait for the next bytes of an answer, headers or body.  `look` bounds a look as a
-    whole, with its token and all its attempts: a tag, a document, a list of tags, or the headers
+    whole, with its token and all its `attempts`: a tag, a document, a list of tags, or the headers
     of a blob.  A blob's bytes have to come at `slowest` bytes a second at least; 0 is no bound.
     """
 
@@ -43,6 +44,7 @@ class Timeouts:
     read: float = 60.0
     look: float = 120.0
     slowest: int = 16 << 10
+    attempts: int = ATTEMPTS
 
 
 @contextmanager

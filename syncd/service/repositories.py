@@ -1,0 +1,83 @@
+"""How this process opens repositories: by the configuration of the moment, its mirrors included.
+
+Tokens, waits that registries ask for, and which mirrors are left alone are the process's, not a
+job's, so they outlive each opening.
+"""
+
+from __future__ import annotations
+
+from syncd.config import Config, RegistrySettings
+from syncd.errors import InvalidReferenceError
+from syncd.oci import MirrorLocation, Reference, Repository
+from syncd.oci.registry import (
+    IMPATIENT,
+    LeftAlone,
+    Logins,
+    Mirror,
+    MirroredRepository,
+    Registry,
+    Timeouts,
+)
+from syncd.progress import Pause
+from syncd.report import RegistryTraffic, configured_registries
+from syncd.service.live_config import LiveConfig
+from syncd.sync import Tally
+
+
+class Repositories:
+    """Opens repositories.  Safe to use from several threads."""
+
+    def __init__(self, live: LiveConfig, tally: Tally) -> None:
+        self._live = live
+        self._tally = tally
+        self._logins = Logins()
+        self._left_alone = LeftAlone()
+        self._configured = configured_registries(live.config)
+        live.on_change(self._apply)
+
+    def open(self, reference: Reference, pause: Pause) -> Repository:
+        """Return the repository of a reference, behind its registry's mirrors if it has some.
+
+        `pause` waits between attempts, and may raise to give up.
+        """
+        config = self._live.config
+        settings = config.registry_for(reference.registry)
+        source = self._registry(reference, settings, pause, Timeouts(slowest=config.limits.slowest))
+        mirrors = [
+            Mirror(location, self._registry(there, access, pause, IMPATIENT))
+            for location, access in config.mirrors_of(reference.registry)
+            if (there := _place(location, reference)) is not None
+        ]
+        if not mirrors:
+            return source
+        return MirroredRepository(source, mirrors, self._left_alone, tags=settings.mirror_tags)
+
+    def _registry(
+        self, place: Reference, access: RegistrySettings, pause: Pause, timeouts: Timeouts
+    ) -> Registry:
+        traffic = RegistryTraffic(self._tally, self._configured, place.registry)
+
+        def stand_back(seconds: float) -> None:
+            traffic.waited(seconds)
+            pause(seconds)
+
+        return Registry(
+            place,
+            access,
+            self._live.config.limits.bounds(),
+            pause=stand_back,
+            timeouts=timeouts,
+            logins=self._logins,
+            traffic=traffic,
+        )
+
+    def _apply(self, config: Config) -> None:
+        self._configured = configured_registries(config)
+
+
+def _place(location: MirrorLocation, reference: Reference) -> Reference | None:
+    """Return the repository as a mirror has it; None where its name is too long to be there."""
+    try:
+        return location.reference(reference)
+    except InvalidReferenceError:
+        return None

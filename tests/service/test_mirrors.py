@@ -1,0 +1,229 @@
+"""What mirrors save, and what they cannot do: change a tag, a template, or a job's end."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import structlog
+
+from syncd.config import load_config
+from syncd.oci import MirrorLocation
+from syncd.oci.registry import mirrored
+from syncd.service.checks import check_results
+from syncd.service.mirror_checks import mirror_results
+from syncd.sync.job import Result
+from tests.fakes.registry import Registry
+from tests.harness import REPOSITORY, Harness, sample
+
+IMAGE = sample()
+DOCUMENTS = {IMAGE.digest, IMAGE.document["config"]["digest"]}
+TEXT_LAYER = IMAGE.document["layers"][1]["digest"]
+
+
+@pytest.fixture
+def mirror() -> Iterator[Registry]:
+    """Provide a mirror that has the image, under a tag that nobody asks it for."""
+    with Registry() as running:
+        running.push(REPOSITORY, "mirrored", IMAGE)
+        yield running
+
+
+def behind(folder: Path, registry: Registry, *mirrors: str, tags: bool = False) -> Harness:
+    """Return a harness whose registry has mirrors."""
+    urls = ", ".join(f'"{url}"' for url in mirrors)
+    access = f"mirrors = [{urls}]\nmirror_tags = {str(tags).lower()}"
+    return Harness(folder, registry, access=access)
+
+
+async def publish(harness: Harness) -> None:
+    """Bring the tag up to date, which has to be needed."""
+    harness.services.stopping.wait = lambda timeout=None: False  # type: ignore[method-assign] # no real waits
+    outcome = await harness.bring()
+    assert outcome.result is Result.PUBLISHED, outcome.message
+
+
+def served(registry: Registry) -> set[str]:
+    """Return the digests of what a registry was asked for."""
+    kinds = re.compile(r"/(?:manifests|blobs)/(sha256:[0-9a-f]{64})$")
+    return {found[1] for _, path in registry.requests if (found := kinds.search(path))}
+
+
+async def test_one_question(tmp_path: Path, registry: Registry, mirror: Registry) -> None:
+    """The registry says what the tag means; everything else comes from the mirror."""
+    registry.push(REPOSITORY, "latest", IMAGE)
+    async with behind(tmp_path, registry, f"http://{mirror.address}") as harness:
+        await publish(harness)
+        assert registry.requests[0] == ("HEAD", f"/v2/{REPOSITORY}/manifests/latest")
+        assert served(registry) == set()
+        assert served(mirror) >= DOCUMENTS | {TEXT_LAYER}
+
+
+async def test_folder(tmp_path: Path, registry: Registry) -> None:
+    """A mirror may have the repositories of the registry in a folder."""
+    registry.push(REPOSITORY, "latest", IMAGE)
+    with Registry() as mirror:
+        mirror.push(f"proxy/ghcr/{REPOSITORY}", "mirrored", IMAGE)
+        async with behind(tmp_path, registry, f"http://{mirror.address}/proxy/ghcr/") as harness:
+            await publish(harness)
+            assert served(registry) == set()
+            assert TEXT_LAYER in served(mirror)
+
+
+def refuses(mirror: Registry) -> None:
+    mirror.faults.refusals.extend([(500, {}, b"")] * 50)
+
+
+def lacks(mirror: Registry) -> None:
+    mirror.repositories.clear()
+
+
+def lacks_a_layer(mirror: Registry) -> None:
+    mirror.replace_blob(TEXT_LAYER, None)
+
+
+def breaks_off(mirror: Registry) -> None:
+    mirror.faults.break_after.extend([10] * 50)
+
+
+def changes_a_document(mirror: Registry) -> None:
+    mirror.replace_blob(IMAGE.digest, IMAGE.blobs[IMAGE.digest][:-1] + b" ")
+
+
+def changes_a_layer(mirror: Registry) -> None:
+    content = bytearray(IMAGE.blobs[TEXT_LAYER])
+    content[len(content) // 2] ^= 1
+    mirror.replace_blob(TEXT_LAYER, bytes(content))
+
+
+def answers_zeros(mirror: Registry) -> None:
+    mirror.replace_blob(TEXT_LAYER, bytes(len(IMAGE.blobs[TEXT_LAYER])))
+
+
+def goes_on(mirror: Registry) -> None:
+    mirror.replace_blob(TEXT_LAYER, IMAGE.blobs[TEXT_LAYER] + b"more")
+
+
+def shows_a_login(mirror: Registry) -> None:
+    mirror.faults.refusals.extend([(200, {"Content-Type": "text/html"}, b"<html>log in")] * 50)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        refuses, breaks_off, changes_a_document, changes_a_layer, answers_zeros, goes_on,
+        shows_a_login,
+    ],
+)  # fmt: skip
+async def test_passed_over(
+    spoil: Callable[[Registry], None], tmp_path: Path, registry: Registry, mirror: Registry
+) -> None:
+    """A mirror that fails or lies costs no job: the registry is asked, and the fault told once."""
+    registry.push(REPOSITORY, "latest", IMAGE)
+    spoil(mirror)
+    with structlog.testing.capture_logs() as logs:
+        async with behind(tmp_path, registry, f"http://{mirror.address}") as harness:
+            await publish(harness)
+            asked_before = len(mirror.requests)
+            registry.push(REPOSITORY, "latest", sample("two"))
+            await publish(harness)
+            assert len(mirror.requests) == asked_before  # it is left alone
+    (told,) = [entry for entry in logs if entry["event"] == "mirror passed over"]
+    assert told["mirror"] == f"http://{mirror.address}"
+    assert harness.spool == []
+
+
+@pytest.mark.parametrize("spoil", [lacks, lacks_a_layer])
+async def test_lacking(
+    spoil: Callable[[Registry], None], tmp_path: Path, registry: Registry, mirror: Registry
+) -> None:
+    """What a mirror lacks comes from the registry; that is no fault of the mirror."""
+    registry.push(REPOSITORY, "latest", IMAGE)
+    spoil(mirror)
+    with structlog.testing.capture_logs() as logs:
+        async with behind(tmp_path, registry, f"http://{mirror.address}") as harness:
+            await publish(harness)
+    assert not [entry for entry in logs if entry["event"] == "mirror passed over"]
+
+
+async def test_next_mirror(tmp_path: Path, registry: Registry, mirror: Registry) -> None:
+    """Behind a mirror that is not there the next one is asked."""
+    registry.push(REPOSITORY, "latest", IMAGE)
+    with Registry() as closed:
+        nowhere = f"http://{closed.address}"
+    async with behind(tmp_path, registry, nowhere, f"http://{mirror.address}") as harness:
+        await publish(harness)
+        assert served(registry) == set()
+        assert TEXT_LAYER in served(mirror)
+
+
+async def test_same_template(tmp_path: Path, registry: Registry, mirror: Registry) -> None:
+    """The template has the same bytes, whoever gave those of the image."""
+    registry.push(REPOSITORY, "latest", IMAGE)
+    templates = []
+    for name, mirrors in (("without", []), ("with", [f"http://{mirror.address}"])):
+        folder = tmp_path / name
+        folder.mkdir()
+        async with behind(folder, registry, *mirrors) as harness:
+            await publish(harness)
+            (template,) = harness.templates
+            templates.append(template.read_bytes())
+    assert templates[0] == templates[1]
+
+
+async def test_tags(tmp_path: Path, registry: Registry, mirror: Registry) -> None:
+    """With `mirror_tags` the mirror says what a tag means, and the registry only what it lacks."""
+    registry.push(REPOSITORY, "latest", sample("two"))
+    mirror.push(REPOSITORY, "latest", IMAGE)
+    async with behind(tmp_path, registry, f"http://{mirror.address}", tags=True) as harness:
+        await publish(harness)
+        assert not [path for _, path in registry.requests if path.endswith("/latest")]
+        lacks(mirror)
+        await publish(harness)  # what the registry has: another image
+
+
+async def test_credentials(tmp_path: Path, mirror: Registry) -> None:
+    """A mirror that asks for a login gets its own, never that of the registry."""
+    secret = tmp_path / "password"
+    secret.write_text("of the registry")
+    secret.chmod(0o600)
+    with Registry(("user", "of the registry")) as registry:
+        mirror.login = ("mirror", "of the mirror")
+        registry.push(REPOSITORY, "latest", IMAGE)
+        access = f'username = "user"\npassword_file = "{secret}"\n'
+        access += f'mirrors = ["http://{mirror.address}"]'
+        async with Harness(tmp_path, registry, access=access) as harness:
+            await publish(harness)
+    assert set(mirror.authorizations) == {""}
+    assert TEXT_LAYER in served(registry)
+
+
+def test_check(tmp_path: Path, registry: Registry, mirror: Registry) -> None:
+    """A check asks each mirror for a watched image, since no job would fail for want of it."""
+    registry.push(REPOSITORY, "latest", IMAGE)
+    harness = behind(tmp_path, registry, f"http://{mirror.address}", f"http://{mirror.address}/a")
+    results = {found.subject: found for found in mirror_results(load_config(harness.config))}
+    good, bad = (
+        results[f"mirror http://{mirror.address}{folder} of {registry.address}"]
+        for folder in ("", "/a")
+    )
+    assert (good.ok, good.detail) == (True, f"has {harness.latest}")
+    assert not bad.ok
+    assert "does not have" in bad.detail
+    assert "the registry is asked instead" in bad.detail
+    assert set(results) <= {found.subject for found in check_results(load_config(harness.config))}
+
+
+def test_left_alone_for_a_while() -> None:
+    """A mirror that failed is asked again after five minutes, one that lied after an hour."""
+    now = 1000.0
+    alone = mirrored.LeftAlone(lambda: now)
+    failed, lied = (MirrorLocation(name) for name in ("failed", "lied"))
+    alone.add(failed, mirrored.FAILED, "it fails")
+    alone.add(lied, mirrored.LIED, "it lies")
+    alone.add(lied, mirrored.FAILED, "it fails, too")
+    for later, expected in ((299, (True, True)), (301, (False, True)), (3601, (False, False))):
+        now = 1000.0 + later
+        assert (alone.has(failed), alone.has(lied)) == expected
