@@ -14,8 +14,8 @@ from tests.images import image, layer
 
 HOSTS = 4
 READS = (1, 2)
-"""How often the cache reads a blob at its source: distribution 2.8 once to pass it on to whoever asks
-first, and once to keep it (registry/proxy/proxyblobstore.go, `ServeBlob`)."""
+"""How often the cache reads a blob at its source: distribution 2.8 once to pass it on to whoever
+asks first, and once to keep it (registry/proxy/proxyblobstore.go, `ServeBlob`)."""
 IMAGE = image(layer(file("a", b"0123456789" * 5000)), layer(file("b", b"b")))
 LAYERS = {each["digest"] for each in IMAGE.document["layers"]}
 
