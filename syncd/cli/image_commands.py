@@ -113,13 +113,20 @@ def convert(
     ] = None,
     platform: Annotated[str, typer.Option(metavar="OS/ARCH")] = "linux/amd64",
     level: Annotated[int, typer.Option(min=1, max=19, help="zstd's compression level.")] = 3,
+    earlier: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="TEMPLATE",
+            help="A .tar.zst that syncd made of an earlier version: what is the same is copied.",
+        ),
+    ] = None,
     plain_http: Annotated[
         bool, typer.Option("--plain-http", help="Speak HTTP to the registry.")
     ] = False,
     as_json: Json = False,
 ) -> None:
     """Turn an image into a template file."""
-    from syncd.convert import Options, ScratchSpace
+    from syncd.convert import Options, ScratchSpace, write_tables
     from syncd.convert import convert as write_template
     from syncd.oci import RegistryAccess, open_image
 
@@ -132,6 +139,7 @@ def convert(
 
     with (
         _written_to(output, as_json=as_json) as file,
+        tempfile.TemporaryDirectory() as tables,
         console.progress(quiet=as_json) as progress,
     ):
         opened = open_image(source, platform, access=access, limits=config.limits.bounds())
@@ -141,6 +149,7 @@ def convert(
             level=level,
             limits=config.limits.bounds(),
             progress=progress or Silence(),
+            earlier=write_tables(earlier, level, Path(tables)) if earlier else None,
         )
         written = write_template(opened, file, options)
     result = {

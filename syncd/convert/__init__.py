@@ -7,6 +7,7 @@ same image and options give the same bytes.  This package knows no registry and 
 from syncd.convert.capacity import Capacity
 from syncd.convert.findings import lost_startup
 from syncd.convert.flattened import Flattened, flatten, list_members
+from syncd.convert.frame_reader import write_tables
 from syncd.convert.isolation import ConversionProcesses
 from syncd.convert.options import Options
 from syncd.convert.pipeline import Convert, convert
@@ -28,4 +29,5 @@ __all__ = [
     "list_members",
     "lost_startup",
     "remove_abandoned",
+    "write_tables",
 ]

@@ -241,6 +241,22 @@ def test_convert(run: Run, tmp_path: Path, registry: Registry) -> None:
     assert sorted(path.name for path in Path().iterdir()) == ["one.tar.zst", "two.tar.zst"]
 
 
+def test_convert_on_an_earlier_template(run: Run, tmp_path: Path) -> None:
+    """On an earlier template a later version of the image becomes the same file as without it."""
+    layout = write_layout(tmp_path / "layout", {"old": sample("old"), "new": sample("new")})
+    for tag, output, options in (
+        ("old", "old.tar.zst", ()),
+        ("new", "alone.tar.zst", ()),
+        ("new", "built.tar.zst", ("--earlier", "old.tar.zst")),
+    ):
+        assert run("convert", f"oci:{layout}:{tag}", output, *options).code == 0
+    assert Path("alone.tar.zst").read_bytes() == Path("built.tar.zst").read_bytes()
+    refused = run("convert", f"oci:{layout}:new", "x.tar.zst", "--earlier", f"{layout}/index.json")
+    assert (refused.code, refused.out) == (1, "")
+    assert "index.json is not a template of syncd" in refused.err
+    assert not Path("x.tar.zst").exists()
+
+
 def test_convert_warns(run: Run, tmp_path: Path) -> None:
     """What no unprivileged container can be made from is named on standard error."""
     content = image(layer(file("app/x", uid=197_609)))
