@@ -19,11 +19,6 @@ if TYPE_CHECKING:
     from syncd.service import Services
     from syncd.sync import ReplacedBehind, ReplacedView, Replacement, ReplaceOptions
 
-_NO_SNAPSHOT = (
-    "take one yourself, where the storages can (`pct snapshot VMID NAME` on the container's node), "
-    "or a backup (`vzdump VMID`), and leave out --snapshot"
-)
-
 
 def replace(
     vmid: Annotated[int | None, typer.Argument(min=100, help="The container.")] = None,
@@ -63,7 +58,7 @@ def replace(
         bool, typer.Option("--side-by-side", help="Make a new container beside it instead.")
     ] = False,
     snapshot: Annotated[
-        bool, typer.Option("--snapshot", help="Not possible yet: pct snapshot takes one.")
+        bool, typer.Option("--snapshot", help="Take a snapshot first; refused where none can be.")
     ] = False,
     target: Annotated[str | None, typer.Option(help="Where several clusters have it.")] = None,
     as_json: Json = False,
@@ -81,10 +76,8 @@ def replace(
         raise RequestError("--behind names the image itself")
     if side_by_side and vmid is None:
         raise RequestError("--side-by-side is for one container", "give its VMID")
-    if resume and (dry_run or wait_for or keep):
+    if resume and (dry_run or wait_for or keep or snapshot):
         raise RequestError("--resume ends what was begun, as it was asked for then")
-    if snapshot:
-        raise RequestError("syncd takes no snapshots yet", _NO_SNAPSHOT)
     if carry and (no_carry or side_by_side or resume):
         raise RequestError("--carry goes neither with --no-carry, --side-by-side nor --resume")
     paths = tuple(carry) if carry else () if no_carry else None
@@ -93,6 +86,7 @@ def replace(
         "target": target,
         "keep": None if keep is None else _seconds(keep),
         "timeout": timeout,
+        "snapshot": snapshot,
         "dry_run": dry_run,
     }
     given = {key: value for key, value in typed.items() if value is not None}
@@ -201,9 +195,9 @@ def _tell(replaced: ReplacedView, *, as_json: bool) -> None:
     if replaced["already"]:
         console.say(f"{where} already")
     elif replaced["done"]:
-        console.say(
-            f"{where}; the old root {replaced['old_root']} is kept as {replaced['kept_as']}"
-        )
+        kept = f"the old root {replaced['old_root']} is kept as {replaced['kept_as']}"
+        taken = f", and in the snapshot {replaced['snapshot']}" if replaced["snapshot"] else ""
+        console.say(f"{where}; {kept}{taken}")
     else:
         console.say(where)
         for number, step in enumerate(map(SwapStep, replaced["steps"]), start=1):

@@ -66,6 +66,13 @@ class SwapOptions(RequestModel):
             description="Seconds after which the old root is destroyed; left out, it is kept.",
         ),
     ] = None
+    snapshot: Annotated[
+        bool,
+        Field(
+            description="Whether to take a snapshot of the container first; refused where a "
+            "storage of its volumes cannot."
+        ),
+    ] = False
     dry_run: Annotated[bool, Field(description="Whether to tell the steps, and do none.")] = False
 
 
@@ -143,6 +150,7 @@ class SwapWishes:
     readiness: Readiness
     keep: int | None
     dry_run: bool
+    snapshot: bool
     carry: tuple[str, ...] | None
 
     @classmethod
@@ -151,7 +159,7 @@ class SwapWishes:
     ) -> SwapWishes:
         """Take `wait_for` in place of the options'; raise RequestError for what is none."""
         readiness = Readiness.parse(wait_for or options.wait_for or "", options.timeout)
-        return cls(readiness, options.keep, options.dry_run, carry)
+        return cls(readiness, options.keep, options.dry_run, options.snapshot, carry)
 
 
 @dataclass(frozen=True, slots=True)

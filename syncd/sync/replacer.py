@@ -143,10 +143,11 @@ class RootReplacer:
         The old one is left as it is, data volumes and address are not taken over.  Raise
         RequestError, which names why not; else as `ContainerCreator.create`.
         """
-        if options.dry_run or wait_for or options.wait_for or options.keep is not None:
+        waits = wait_for or options.wait_for
+        if options.dry_run or waits or options.keep is not None or options.snapshot:
             raise RequestError(
                 "a container beside another leaves that one as it is",
-                "leave out dry run, what is waited for, and how long the old root is kept",
+                "leave out dry run, snapshot, what is waited for, and how long the old one is kept",
             )
         host, guest = await self._found(vmid, options.target)
         image = options.ref or tag_of(guest)
@@ -235,7 +236,9 @@ class RootReplacer:
             origin = Origin.parse(guest.description)
             if origin is not None and origin.image == wanted:
                 return Replaced(guest.vmid, guest.node, str(wanted), host.name, None, done=True)
-            swap = await self._planner.plan(host, guest, wanted, volumes, wishes.carry)
+            swap = await self._planner.plan(
+                host, guest, wanted, volumes, wishes.carry, snapshot=wishes.snapshot
+            )
             if not wishes.dry_run:
                 replacement = Replacement(
                     host.name, swap, readiness=wishes.readiness, keep=wishes.keep
@@ -253,7 +256,11 @@ class RootReplacer:
             host.name,
             swap,
             done=not wishes.dry_run,
-            warnings=(*swap.warnings, _lost(swap), *([] if guest.running else [STOPPED])),
+            warnings=(
+                *swap.warnings,
+                _lost(swap, dry_run=wishes.dry_run),
+                *([] if guest.running else [STOPPED]),
+            ),
         )
 
     def _hosts(self, target: str | None) -> list[RootHost]:
@@ -283,13 +290,39 @@ class RootReplacer:
         if len(found) > 1:
             names = ", ".join(host.name for host, _ in found)
             raise RequestError(f"several clusters have a container {vmid}", f"name one: {names}")
-        return found[0]
+        ((host, guest),) = found
+        return host, await self._described(host, guest)
+
+    async def _described(self, host: RootHost, guest: Guest) -> Guest:
+        """Return a container with the description that its root had.
+
+        Who puts an old root back, by a rollback or by hand, does not put the description back:
+        Proxmox VE keeps it (`__snapshot_apply_config` of PVE::AbstractConfig).
+        """
+        ended = await self._executors.ledger(
+            self._ledger.replacements.of, ReplacementState.REPLACED, ReplacementState.CLOSED
+        )
+        of_guest = (host.name, guest.vmid)
+        # The last one only: the name of a root that was destroyed is given to later volumes.
+        for done in ended[::-1]:
+            if (done.target, done.swap.vmid) == of_guest:
+                origin = Origin.parse(guest.description)
+                named = origin is not None and str(origin.image) == done.swap.image
+                if named and guest.root == done.swap.old_volume:
+                    return replace(guest, description=done.swap.before.get("description") or "")
+                break
+        return guest
 
 
-def _lost(swap: RootSwap) -> str:
+def _lost(swap: RootSwap, *, dry_run: bool) -> str:
     """Return what a person is told before and after a replacement."""
     but = f"but for {', '.join(swap.carry)}" if swap.carry else "SSH host keys among it"
-    return (
-        f"what lived outside volumes, {but}, stays in the old root; what the new software writes "
-        "into data volumes is not taken back when the old root returns"
+    name = "NAME" if dry_run else swap.snapshot
+    back = (
+        f"pct rollback {swap.vmid} {name} brings back root and data volumes as they were before, "
+        "at the price of what is written since"
+        if swap.snapshot
+        else "what the new software writes into data volumes is not taken back when the old root "
+        "returns"
     )
+    return f"what lived outside volumes, {but}, stays in the old root; {back}"

@@ -39,10 +39,13 @@ class SwapPlanner:
         image: Reference,
         volids: tuple[str, ...],
         carry: tuple[str, ...] | None,
+        *,
+        snapshot: bool,
     ) -> RootSwap:
         """Plan the swap to an image that these volumes have; raise RequestError for why not.
 
-        `carry` are the paths to carry over; see `SwapOrder`.
+        `carry` are the paths to carry over, and `snapshot` tells whether to take one first; see
+        `SwapOrder`.
         """
         new = Startup.of(await self.image(image))
         origin = Origin.parse(guest.description)
@@ -66,7 +69,7 @@ class SwapPlanner:
                     "the target's storage must be one that the container's node has",
                 )
             named = Origin(image, origin.mark if origin else "")
-            order = SwapOrder(named, fitting[0], form, new, old, carry)
+            order = SwapOrder(named, fitting[0], form, new, old, carry, snapshot)
             return host.roots.plan(guest, order)
 
         return await self._executors.looking.run(host.name, plan)

@@ -108,9 +108,11 @@ class SwapRun:
         except (PublishError, RequestError) as exc:
             if going.step is SwapStep.PROTECT:  # all is done but this, so nothing goes back
                 raise self._stuck(going, exc) from exc
-            self._back(going, roots, progress, str(exc))
+            kept = _kept_snapshot(going)
+            self._back(going, roots, progress, f"{exc}; {kept}" if kept else str(exc))
             raise PublishError(
-                f"container {going.swap.vmid} is as it was, since the replacement failed: {exc}"
+                f"container {going.swap.vmid} is as it was, since the replacement failed: {exc}",
+                kept,
             ) from exc
         return self._put(going.end(ReplacementState.REPLACED))
 
@@ -120,7 +122,8 @@ class SwapRun:
         failed = self._put(replace(failed, state=ReplacementState.RETURNING, reason=reason))
         try:
             subject = f"{failed.swap.vmid}: go back to the old root"
-            roots.undo(failed.swap, progress.begin("replace", subject, None))
+            advance = progress.begin("replace", subject, None)
+            roots.undo(failed.swap, advance, keep_snapshot=bool(_kept_snapshot(failed)))
         except (PublishError, RequestError) as exc:
             raise self._stuck(failed, exc) from exc
         ended = self._end(failed)
@@ -164,6 +167,21 @@ class SwapRun:
 
 
 _SWAPPED = list(SwapStep).index(SwapStep.SWAP)
+
+
+def _kept_snapshot(failed: Replacement) -> str:
+    """Return what a person is told of the snapshot that outlives the way back; empty without one.
+
+    Software of the new root that was started may have written into data volumes, and nobody else
+    knows whether that is to be taken back.
+    """
+    swap = failed.swap
+    if not swap.snapshot or failed.step not in (SwapStep.START, SwapStep.READY):
+        return ""
+    return (
+        f"what the new software wrote into data volumes is taken back by: pct rollback {swap.vmid} "
+        f"{swap.snapshot}; else remove the snapshot: pct delsnapshot {swap.vmid} {swap.snapshot}"
+    )
 
 
 def _wait(going: Replacement, roots: RootSwaps, advance: Advance) -> None:

@@ -137,6 +137,9 @@ class ReplacedView(TypedDict):
     kept_as: Annotated[
         str | None, Field(description="The container's option that keeps the old root.")
     ]
+    snapshot: Annotated[
+        str | None, Field(description="The name of the snapshot that was taken first.")
+    ]
     warnings: Annotated[tuple[str, ...], Field(description="Sentences on what differs or is lost.")]
 
 
@@ -154,6 +157,7 @@ def replaced_json(replaced: Replaced) -> ReplacedView:
         "old_root": swap.old_volume if swap else None,
         "new_root": (swap.new_volume or None) if swap else None,
         "kept_as": swap.unused_key if swap else None,
+        "snapshot": (swap.snapshot or None) if swap and replaced.done else None,
         "warnings": replaced.warnings,
     }
 

@@ -24,6 +24,7 @@ class SwapStep(StrEnum):
     """What is done next; the members are in the order in which a swap runs through them."""
 
     STOP = "stop"
+    SNAPSHOT = "snapshot"
     UNPROTECT = "unprotect"
     ALLOCATE = "allocate"
     DETACH = "detach"
@@ -45,6 +46,7 @@ class SwapStep(StrEnum):
 
 _MEANINGS = {
     SwapStep.STOP: "shut the container down",
+    SwapStep.SNAPSHOT: "take a snapshot of its root and its data volumes",
     SwapStep.UNPROTECT: "lift its protection for the time of the replacement",
     SwapStep.ALLOCATE: "allocate the new root as a mount point of the container",
     SwapStep.DETACH: "detach the new root, which the container owns from now on",
@@ -70,7 +72,7 @@ class SwapOrder:
 
     `old_startup` is that of the image that the container was made from; None where that image is
     not known any more.  `carry` are the paths to carry over from the old root, or None for
-    `SSH_HOST_KEYS` where the host can.
+    `SSH_HOST_KEYS` where the host can.  With `snapshot`, the swap begins with one.
     """
 
     image: Origin
@@ -79,6 +81,7 @@ class SwapOrder:
     startup: Startup
     old_startup: Startup | None = None
     carry: tuple[str, ...] | None = None
+    snapshot: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +95,8 @@ class RootSwap:
     `scratch` is the VMID of the throw-away container; `carry` are the paths to carry over from the
     old root; `has_address` tells whether the container is configured to get an address when it
     runs.  `startup` are the options that the throw-away container is created with, for a template
-    that does not contain them.
+    that does not contain them.  `snapshot` is the name of the snapshot that is taken first; empty
+    for none.
     """
 
     vmid: int
@@ -115,6 +119,7 @@ class RootSwap:
     new_root: str = ""
     scratch: int | None = None
     carry: tuple[str, ...] = ()
+    snapshot: str = ""
     before: Mapping[str, str | None] = field(default_factory=dict)
     after: Mapping[str, str | None] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
@@ -140,6 +145,8 @@ class RootSwap:
         left_out = set()
         if not self.was_running:
             left_out |= {SwapStep.STOP, SwapStep.START, SwapStep.READY}
+        if not self.snapshot:
+            left_out |= {SwapStep.SNAPSHOT}
         if not self.carry:
             left_out |= {SwapStep.CARRY}
         if not self.protected:
@@ -162,7 +169,10 @@ class RootSwap:
 
 @dataclass(frozen=True, slots=True)
 class Guest:
-    """A container as its host has it: where it is, whether it runs, what its description says."""
+    """A container as its host has it: where it is, whether it runs, what its description says.
+
+    `root` is the volume id of its root.
+    """
 
     vmid: int
     node: str
@@ -170,6 +180,7 @@ class Guest:
     running: bool
     description: str
     addresses: tuple[str, ...] = ()
+    root: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,8 +209,11 @@ class RootSwaps(Protocol):
     def do(self, step: SwapStep, swap: RootSwap, advance: Advance) -> RootSwap:
         """Do one step, any but READY; return the swap with what the step found out."""
 
-    def undo(self, swap: RootSwap, advance: Advance) -> None:
-        """Ensure that the container is as it was, and that nothing of the swap is left."""
+    def undo(self, swap: RootSwap, advance: Advance, *, keep_snapshot: bool = False) -> None:
+        """Ensure that the container is as it was, and that nothing of the swap is left.
+
+        With `keep_snapshot` the snapshot that the swap began with is left, if it was taken.
+        """
 
     def is_swapped(self, swap: RootSwap) -> bool:
         """Return whether the container has the new root."""
@@ -211,7 +225,10 @@ class RootSwaps(Protocol):
         """Return the container's addresses; none while it is down."""
 
     def remove_old(self, swap: RootSwap) -> bool:
-        """Destroy the old root; return False where it is not an unused volume any more."""
+        """Destroy the old root; return False where it is not an unused volume any more.
+
+        The snapshot that the swap began with goes as well, since it has the old root.
+        """
 
 
 @runtime_checkable

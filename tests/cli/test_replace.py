@@ -87,6 +87,19 @@ def test_dry_run(pve: Pve, syncd: Run) -> None:
     assert options(pve) == before
 
 
+def test_snapshot(pve: Pve, syncd: Run, tmp_path: Path) -> None:
+    """The snapshot is a step, and its name is printed with the way back."""
+    token_for(pve, LAUNCHING | {"/vms": [*LAUNCHING["/vms"], "VM.Snapshot"]})
+    done = syncd("100", "--snapshot", "--dry-run")
+    assert "2. snapshot: take a snapshot of its root and its data volumes" in done.stdout
+    assert "pct rollback 100 NAME brings back" in done.stderr.replace("\n", " ")
+    done = syncd("100", "--snapshot")
+    assert done.returncode == 0, done.stderr
+    (name,) = pve.cluster.containers[100].snapshots
+    assert f"is kept as unused255, and in the snapshot {name}" in done.stdout.replace("\n", " ")
+    assert f"pct rollback 100 {name} brings back" in done.stderr.replace("\n", " ")
+
+
 def test_json(syncd: Run) -> None:
     """For machines one object is printed for one container."""
     done = syncd("100", "--json")
@@ -165,7 +178,9 @@ def test_resume(pve: Pve, syncd: Run, tmp_path: Path) -> None:
         (("100", "--keep", "long"), "--keep 'long' is no time"),
         (("100", "--wait-for", "luck"), "'luck' is nothing to wait for"),
         (("100", "--carry", "/etc/ssh"), "pct mount"),
-        (("100", "--snapshot"), "pct snapshot"),
+        (("--resume", "--snapshot"), "--resume ends what was begun"),
+        (("100", "--snapshot"), "VM.Snapshot on /vms/100 is missing"),
+        (("100", "--side-by-side", "--snapshot"), "leaves that one as it is"),
         (("--resume", "--dry-run"), "--resume ends what was begun"),
         (("--behind", "REF", "--one-at-a-time", "--side-by-side"), "is for one container"),
         (("100", "--side-by-side", "--keep", "1d"), "leaves that one as it is"),

@@ -29,7 +29,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from proxmoxer import ProxmoxAPI
 
-from tests.fakes import pve_call, pve_lxc, pve_lxc_config, pve_storage, pve_upload
+from tests.fakes import pve_call, pve_lxc, pve_lxc_config, pve_snapshot, pve_storage, pve_upload
 from tests.fakes.certificate import Certificate
 from tests.fakes.pve_call import Call
 from tests.fakes.pve_cluster import ApiError, Cluster, Request, Storage, Token
@@ -62,6 +62,10 @@ CALLS: dict[tuple[str, str], Callable[[Call], Any]] = {
     ("PUT", "/nodes/{node}/lxc/{vmid}/config"): pve_lxc_config.change,
     ("GET", "/nodes/{node}/lxc/{vmid}/status/current"): pve_lxc.current,
     ("GET", "/nodes/{node}/lxc/{vmid}/interfaces"): pve_lxc.interfaces,
+    ("GET", "/nodes/{node}/lxc/{vmid}/feature"): pve_snapshot.feature,
+    ("GET", "/nodes/{node}/lxc/{vmid}/snapshot"): pve_snapshot.listing,
+    ("POST", "/nodes/{node}/lxc/{vmid}/snapshot"): pve_snapshot.create,
+    ("DELETE", "/nodes/{node}/lxc/{vmid}/snapshot/{snapname}"): pve_snapshot.delete,
     ("POST", "/nodes/{node}/lxc/{vmid}/status/start"): pve_lxc.start,
     ("POST", "/nodes/{node}/lxc/{vmid}/status/shutdown"): pve_lxc.shutdown,
     ("POST", "/nodes/{node}/lxc/{vmid}/status/stop"): pve_lxc.stop,

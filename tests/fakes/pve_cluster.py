@@ -153,6 +153,8 @@ class RootVolume:
     unprivileged: bool
     content: str = ""
     """The template that was unpacked last, empty before that."""
+    snapshots: dict[str, str] = field(default_factory=dict)
+    """By the name of a snapshot what was in it then."""
 
 
 @dataclass
@@ -166,6 +168,8 @@ class Container:
     pool: str | None = None
     pending: dict[str, Any] = field(default_factory=dict)
     """By option the new value, None for one that is to be deleted."""
+    snapshots: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """By name the configuration as it was."""
 
 
 @dataclass
@@ -220,6 +224,7 @@ class Cluster:
         self.create_leaves = False  # whether a failed creation leaves its container behind
         self.create_warnings: tuple[str, ...] = ()
         self.start_failure: str | None = None
+        self.snapshot_failure: str | None = None  # why the next snapshots fail in their task
         self.bad_images: set[str] = set()  # templates whose containers do not start
         self.mute_images: set[str] = set()  # templates whose containers get no address
         self.deaf = False  # whether containers do not shut down unless they are forced

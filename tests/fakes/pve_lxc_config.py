@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 
 from tests.fakes.pve_call import Call
 from tests.fakes.pve_cluster import ApiError, Cluster, Container, RootVolume, TaskError
@@ -73,18 +74,29 @@ def allocated(cluster: Cluster, vmid: int, value: str, *, unprivileged: bool) ->
 
 
 def digest_of(container: Container) -> str:
-    """Return the digest of a configuration and of what is pending."""
-    text = json.dumps([container.config, container.pending], sort_keys=True)
+    """Return the digest of a configuration, of what is pending, and of the snapshots."""
+    state = [container.config, container.pending, container.snapshots]
+    text = json.dumps(state, sort_keys=True)
     return hashlib.sha1(text.encode()).hexdigest()
 
 
 def read(call: Call) -> dict[str, object]:
     """GET /nodes/{node}/lxc/{vmid}/config: with what is pending, unless `current` is 1.
 
-    Measured on pve-container 6.1.10 (facts.md): with `env` it takes VM.Config.Options as well.
+    With `snapshot` it is the configuration as it was then (`load_snapshot_config` of
+    PVE::AbstractConfig).  Measured on pve-container 6.1.10 (facts.md): with `env` it takes
+    VM.Config.Options as well.
     """
     call.need_on_vm(int(call.params["vmid"]), "VM.Audit")
     container = named(call)
+    if "snapshot" in call.params:
+        if call.params.get("current") == "1":
+            text = "cannot use 'snapshot' parameter with 'current'"
+            raise ApiError.parameter(snapshot=text, current=text)
+        name = call.params["snapshot"]
+        if name not in container.snapshots:
+            raise ApiError(500, f"snapshot '{name}' does not exist")
+        return {**container.snapshots[name], "digest": digest_of(container)}
     shown = container.config if call.params.get("current") == "1" else pending_applied(container)
     if "env" in shown:
         call.need_on_vm(container.vmid, "VM.Config.Options")
@@ -143,13 +155,18 @@ def change(call: Call) -> None:
 
 
 def _delete(cluster: Cluster, container: Container, name: str) -> None:
-    """Take an option away: a mount point's volume becomes unused, an unused one is destroyed."""
+    """Take an option away: a mount point's volume becomes unused, an unused one is destroyed.
+
+    Neither happens to a volume that a snapshot has; its option goes all the same
+    (`vmconfig_apply_pending` of PVE::LXC::Config, which asks `is_volume_in_use` with snapshots).
+    """
     current = container.config
     value = current.pop(name, None)
     if value is None or not VOLUMES.fullmatch(name):
         return
     volid = volume_of(value)
     in_use = [volume_of(other) for key, other in current.items() if VOLUMES.fullmatch(key)]
+    in_use += [volid for kept in container.snapshots.values() for volid in mounted(kept)]
     volume = cluster.volumes.get(volid)
     if volid in in_use or volume is None or volume.owner != container.vmid:
         return
@@ -158,6 +175,11 @@ def _delete(cluster: Cluster, container: Container, name: str) -> None:
     else:
         key = next(f"unused{n}" for n in UNUSED if f"unused{n}" not in current)
         current[key] = volid
+
+
+def mounted(config: Mapping[str, object]) -> list[str]:
+    """Return the volumes that a configuration has as root and mount points."""
+    return [volume_of(value) for key, value in config.items() if DISKS.fullmatch(key)]
 
 
 def _forget_unused(container: Container, name: str) -> None:

@@ -8,7 +8,8 @@ pve-common: `check_prop`, `check_object`, `parse_property_string`) would have it
 The official descriptions lie in the folder that `SYNCD_PVE_API` names, or in shared/pve-api beside
 the checkout.  `pve-api/` in this folder holds what of them concerns the calls that the double
 serves, without prose, so that the contract is checked wherever the tests run;
-`python -m tests.fakes.pve_schema` writes it anew.
+`python -m tests.fakes.pve_schema` writes it anew.  The calls about snapshots are not in the
+descriptions at hand; `pve-api/snapshots.json` has them, and names its source.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ class Description:
     @classmethod
     def load(cls, version: str, folder: Path = REDUCED) -> Description:
         """Read pve-VERSION.json, official or reduced: the two have one form."""
-        document = json.loads((folder / f"pve-{version}.json").read_text())
+        described = (folder / f"pve-{version}.json", REDUCED / "snapshots.json")
         methods = [
             Method(
                 method["verb"],
@@ -68,7 +69,8 @@ class Description:
                 path_pattern(path["path"]),
                 {entry["name"]: entry["definition"] for entry in method["parameters"]},
             )
-            for path in document["paths"]
+            for file in described
+            for path in json.loads(file.read_text())["paths"]
             for method in path["methods"]
         ]
         return cls(version, tuple(methods))

@@ -16,6 +16,7 @@ ALL = [
     "Datastore.Allocate", "Datastore.AllocateSpace", "Datastore.AllocateTemplate",
     "Datastore.Audit", "SDN.Use", "Sys.Audit", "VM.Allocate", "VM.Audit", "VM.Config.CPU",
     "VM.Config.Disk", "VM.Config.Memory", "VM.Config.Network", "VM.Config.Options", "VM.PowerMgmt",
+    "VM.Snapshot",
 ]  # fmt: skip
 
 _PVESH = """\

@@ -14,8 +14,10 @@ from syncd.oci.reference import Reference
 from syncd.sync.job import Cause
 from syncd.sync.replacement import UNFINISHED, Replacement, ReplacementState, ReplaceOptions
 from syncd.targets import Origin
+from tests.clusters import LAUNCHING, token_for
 from tests.fakes.pve import Pve
 from tests.fakes.pve_cluster import Container
+from tests.fakes.pve_snapshot import roll_back
 from tests.fakes.registry import Registry
 from tests.harness import REPOSITORY, Harness, described, on_cluster, sample
 from tests.images import Content, image, layer
@@ -133,6 +135,34 @@ async def test_command(pve: Pve, harness: Harness, registry: Registry) -> None:
     with pytest.raises(PublishError, match="the command ended with 1"):
         await act(100, options, Cause.CLI, wait_for=test.format(101))
     assert (await act(100, options, Cause.CLI, wait_for=test.format(100))).done
+
+
+async def test_rolled_back(pve: Pve, harness: Harness, registry: Registry) -> None:
+    """A container that was rolled back has its old image, though its description says otherwise."""
+    token_for(pve, LAUNCHING | {"/vms": [*LAUNCHING["/vms"], "VM.Snapshot"]})
+    made = made_from(pve, harness, push(registry, image(layer(), runtime={"Env": ["A=1", "B=1"]})))
+    new = push(registry, sample("newer"))
+    status, answer = await ask(harness, snapshot=True)
+    assert (status, answer["snapshot"]) == (200, next(iter(made.snapshots))), answer
+    roll_back(pve.cluster, made, answer["snapshot"])
+    assert new in made.config["description"]
+    status, answer = await ask(harness)
+    assert (status, answer["already"], answer["done"]) == (200, False, True), answer
+    assert made.config["env"] == "PATH=/bin\0MINE=yes"
+    assert made.config[answer["kept_as"]] == answer["old_root"] == V0
+
+
+async def test_name_given_again(pve: Pve, harness: Harness, registry: Registry) -> None:
+    """A new root that has the name of one destroyed long ago is not taken for that one."""
+    made = made_from(pve, harness, push(registry, sample()))
+    push(registry, sample("newer"))
+    status, first = await ask(harness)
+    del pve.cluster.volumes[made.config.pop(first["kept_as"])]
+    push(registry, sample("newest"))
+    status, second = await ask(harness)
+    assert (status, second["new_root"]) == (200, V0)
+    status, answer = await ask(harness)
+    assert (status, answer["already"]) == (200, True)
 
 
 async def test_stopped(pve: Pve, harness: Harness, registry: Registry) -> None:

@@ -18,9 +18,17 @@ from syncd.sync.replacement import UNFINISHED, Replacement, ReplacementState
 from syncd.sync.swap_run import SwapRun
 from syncd.targets import RootSwap, RootSwaps, SwapStep
 from syncd.targets.proxmox.root_swapper import RootSwapper
+from syncd.targets.root_swap import volume_of
 from tests.fakes.pct import Pct
 from tests.fakes.pve import Pve
-from tests.targets.proxmox.test_root_swapper import NEW, V0, container, plan, swapper
+from tests.targets.proxmox.test_root_swapper import (
+    NEW,
+    SNAPPED,
+    V0,
+    container,
+    plan,
+    swapper,
+)
 
 STEPS = tuple(step for step in SwapStep if step is not SwapStep.READY)
 
@@ -48,12 +56,12 @@ class Dying:
             raise Killed
         return swap
 
-    def undo(self, swap: RootSwap, advance: Advance) -> None:
+    def undo(self, swap: RootSwap, advance: Advance, *, keep_snapshot: bool = False) -> None:
         if self._at != "undo":
-            self._roots.undo(swap, advance)
+            self._roots.undo(swap, advance, keep_snapshot=keep_snapshot)
             return
         if self._after:
-            self._roots.undo(swap, advance)
+            self._roots.undo(swap, advance, keep_snapshot=keep_snapshot)
         raise Killed
 
 
@@ -87,6 +95,7 @@ def check_new(pve: Pve, old: Any, swap: RootSwap) -> None:
         "entrypoint": "/bin/app",
         "cmode": "console",
         "description": swap.description,
+        **({"parent": swap.snapshot} if swap.snapshot else {}),
     }
     assert (running, pending) == (True, {})
     assert set(pve.cluster.containers) == {100}
@@ -110,11 +119,11 @@ def add_host_key(pct: Pct) -> None:
 @pytest.mark.parametrize("step", STEPS)
 def test_killed(pve: Pve, pct: Pct, tmp_path: Path, step: SwapStep, *, after: bool) -> None:
     """Killed before or after any step, the container ends wholly new or wholly as it was."""
-    container(pve, protection=1)
+    made = container(pve, protection=1)
     add_host_key(pct)
     old = state(pve)
     roots = swapper(pve, tmp_path)
-    replacement = Replacement("cluster", plan(roots))
+    replacement = Replacement("cluster", plan(roots, SNAPPED))
     with Ledger(tmp_path / "ledger.sqlite") as ledger, pytest.raises(Killed):
         run_on(ledger, tmp_path).carry_out(replacement, dying(roots, step, after=after), Silence())
     with Ledger(tmp_path / "ledger.sqlite") as ledger:
@@ -126,8 +135,10 @@ def test_killed(pve: Pve, pct: Pct, tmp_path: Path, step: SwapStep, *, after: bo
     assert ended.state is (ReplacementState.REPLACED if swapped else ReplacementState.UNDONE)
     if swapped:
         check_new(pve, old, ended.swap)
+        assert list(made.snapshots) == [ended.swap.snapshot]
     else:
         assert state(pve) == old
+        assert made.snapshots == {}
 
 
 def test_killed_while_mounted(pve: Pve, pct: Pct, tmp_path: Path, ledger: Ledger) -> None:
@@ -191,6 +202,37 @@ def test_not_ready(pve: Pve, tmp_path: Path, ledger: Ledger) -> None:
     assert state(pve) == old
     patient = Replacement("cluster", plan(roots), readiness=Readiness("running"))
     assert run.carry_out(patient, roots, Silence()).state is ReplacementState.REPLACED
+
+
+def test_snapshot_kept(pve: Pve, tmp_path: Path, ledger: Ledger) -> None:
+    """Once software of the new root ran, the snapshot outlives the way back, and that is told."""
+    made = container(pve)
+    roots = swapper(pve, tmp_path)
+    pve.cluster.mute_images.add(NEW)
+    run, swap = run_on(ledger, tmp_path), plan(roots, SNAPPED)
+    short = Replacement("cluster", swap, readiness=Readiness(timeout=0.01))
+    with pytest.raises(PublishError, match="it has no address") as failure:
+        run.carry_out(short, roots, Silence())
+    assert f"pct rollback 100 {swap.snapshot}" in failure.value.hint
+    assert (
+        f"pct rollback 100 {swap.snapshot}" in ledger.replacements.of(*ReplacementState)[0].reason
+    )
+    assert list(made.snapshots) == [swap.snapshot]
+    assert volume_of(made.config["rootfs"]) == V0
+
+
+def test_snapshot_dropped(pve: Pve, tmp_path: Path, ledger: Ledger) -> None:
+    """Before that nobody needs the snapshot, so it goes with the rest of the replacement."""
+    container(pve)
+    old = state(pve)
+    roots = swapper(pve, tmp_path)
+    pve.cluster.create_failure = "tar: exit code 2"
+    with pytest.raises(PublishError, match="exit code 2") as failure:
+        run_on(ledger, tmp_path).carry_out(
+            Replacement("cluster", plan(roots, SNAPPED)), roots, Silence()
+        )
+    assert failure.value.hint == ""
+    assert state(pve) == old
 
 
 def test_unreachable(pve: Pve, tmp_path: Path, ledger: Ledger) -> None:

@@ -173,6 +173,18 @@ class ContainerConfig(TypedDict):
     ostype: NotRequired[str]
 
 
+class GuestFeature(TypedDict):
+    """`GET /nodes/{node}/lxc/{vmid}/feature`; absent where Perl says no by saying nothing."""
+
+    hasFeature: NotRequired[bool]
+
+
+class SnapshotEntry(TypedDict):
+    """An entry of `GET /nodes/{node}/lxc/{vmid}/snapshot`; `current` stands for the present."""
+
+    name: str
+
+
 class GuestStatus(TypedDict):
     """`GET /nodes/{node}/lxc/{vmid}/status/current`; `status` is running or stopped."""
 

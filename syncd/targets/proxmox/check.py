@@ -21,6 +21,7 @@ from syncd.targets.target import CheckResult
 _WITHOUT = {
     "delete": "so old templates stay; ",
     "replace": "so containers that syncd replace is not granted by themselves keep their roots; ",
+    "snapshot": "so syncd replace --snapshot is refused; ",
 }
 """What follows where the privileges for a duty are missing, and that is no fault."""
 
@@ -112,7 +113,7 @@ def _duties(
 
     Containers are a duty only where a storage for root file systems is configured.  Templates are
     published without the privilege to delete, and containers are made without those to replace
-    their roots, so the absence of these is no fault.
+    their roots or to take snapshots of them, so the absence of these is no fault.
     """
     duties = [
         duty

@@ -9,7 +9,7 @@ from syncd.errors import PublishError
 from syncd.targets.proxmox.answers import GuestInterface, GuestStatus, Resource
 from syncd.targets.proxmox.client import Client
 from syncd.targets.proxmox.guest_config import GuestConfig
-from syncd.targets.root_swap import Guest
+from syncd.targets.root_swap import Guest, volume_of
 
 
 class Guests:
@@ -79,4 +79,5 @@ class Guests:
             config.text("hostname") or "",
             self.runs(node, vmid),
             config.text("description") or "",
+            root=volume_of(config.root),
         )

@@ -17,6 +17,8 @@ LISTING = ("Datastore.Audit", "Datastore.AllocateSpace")
 """Each of these privileges shows a storage and its content."""
 ON_REPLACED = ("VM.Audit", "VM.Config.Disk", "VM.Config.Options", "VM.PowerMgmt")
 """What it takes on a container to give it a new root, where no `VM.Allocate` is among it."""
+TO_SNAPSHOT = ("VM.Snapshot",)
+"""What it takes besides to take a snapshot of the container before, and to delete it."""
 ON_SCRATCH = (
     "VM.Allocate",
     "VM.Audit",
@@ -99,6 +101,7 @@ def replacement_duties(storage: str, pool: str | None) -> tuple[Duty, ...]:
     path = f"/pool/{pool}" if pool else "/vms"
     return (
         Duty("replace", path, tuple(sorted({*ON_REPLACED, *ON_SCRATCH}))),
+        Duty("snapshot", path, TO_SNAPSHOT),
         Duty("replace", f"/storage/{storage}", ON_ROOTS),
     )
 

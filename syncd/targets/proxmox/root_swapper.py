@@ -12,7 +12,6 @@ a volume that it saw as `unusedN` of the same container.
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -24,13 +23,13 @@ from syncd.targets.proxmox.access import ClusterAccess
 from syncd.targets.proxmox.client import Client
 from syncd.targets.proxmox.guest_config import GuestConfig, root_on, storage_of
 from syncd.targets.proxmox.guests import Guests
+from syncd.targets.proxmox.snapshots import Snapshots
 from syncd.targets.proxmox.swap_rights import SwapRights
 from syncd.targets.proxmox.twin import twin_of
 from syncd.targets.root_swap import Guest, RootSwap, SwapOrder, SwapStep, Twin, volume_of
 
 _SHUTDOWN = 60  # seconds for the container to stop by itself, before it is stopped by force
 _PAUSE = 0.5
-_SAFE = re.compile(r"(OK|WARNINGS:.*)")
 
 
 class RootSwapper:
@@ -39,10 +38,12 @@ class RootSwapper:
     def __init__(self, client: Client, access: ClusterAccess) -> None:
         self._client = client
         self._guests = Guests(client)
+        self._snapshots = Snapshots(client)
         self._rights = SwapRights(client, access)
         self._access = access
         self._acts: Mapping[SwapStep, Callable[[RootSwap, Advance], RootSwap]] = {
             SwapStep.STOP: self._stop,
+            SwapStep.SNAPSHOT: self._snapshot,
             SwapStep.UNPROTECT: self._unprotect,
             SwapStep.ALLOCATE: self._allocate,
             SwapStep.DETACH: self._detach,
@@ -83,7 +84,9 @@ class RootSwapper:
         plan = swap_plan.planned(
             guest, now=now, later=later, order=order, by_pvesh=self._client.is_local
         )
-        self._rights.require(guest.vmid, storage_of(plan.old_root))
+        self._rights.require(guest.vmid, storage_of(plan.old_root), snapshot=order.snapshot)
+        if order.snapshot:
+            self._snapshots.require(guest.node, guest.vmid)
         return replace(plan, carry=mounted_roots.carried_over(guest.node, order.carry))
 
     def do(self, step: SwapStep, swap: RootSwap, advance: Advance) -> RootSwap:
@@ -95,11 +98,14 @@ class RootSwapper:
         root = volume_of(self._of(swap).root)
         return bool(swap.new_root) and root == swap.new_volume
 
-    def undo(self, swap: RootSwap, advance: Advance) -> None:
+    def undo(self, swap: RootSwap, advance: Advance, *, keep_snapshot: bool = False) -> None:
         """Ensure that the container is as it was, and that nothing of the swap is left.
 
-        Raise PublishError when that is not possible now; then `undo` may be called again.
+        With `keep_snapshot` the snapshot that the swap began with is left, if it was taken.  Raise
+        PublishError when that is not possible now; then `undo` may be called again.
         """
+        if swap.snapshot:
+            self._snapshots.settle(swap.node, swap.vmid, advance)
         self._release(swap)
         runs = self.running(swap)
         self._revert(swap)
@@ -109,9 +115,8 @@ class RootSwapper:
         if swap.protected and self._of(swap).flag("protection"):
             self._unprotect(swap, advance)
         self._restore(swap)
-        while self._is_being_made(swap):  # a process may have died while it was
-            advance(0)
-            time.sleep(_PAUSE)
+        if swap.scratch is not None:
+            tasks.settle(self._client, swap.node, swap.scratch, ["vzcreate"], advance)
         self._remove(swap, advance)
         if half:
             self._put(swap, self._of(swap), delete=swap.mount_key)
@@ -120,15 +125,20 @@ class RootSwapper:
             self._protect(swap, advance)
         if (runs or swap.was_running) and not self.running(swap):
             self._start(swap, advance)
+        if swap.snapshot and not keep_snapshot:
+            self._snapshots.drop(swap.node, swap.vmid, swap.snapshot, advance)
 
     def remove_old(self, swap: RootSwap) -> bool:
         """Destroy the old root; return False where it is not an unused volume any more.
 
-        There is no way back after this.
+        There is no way back after this.  The snapshot that the swap began with has the old root,
+        so it goes with it.  Raise PublishError while a snapshot of somebody else has it.
         """
         config = self._of(swap)
         if config.in_use(swap.old_volume) or config.unused_key(swap.old_volume) is None:
             return False
+        self._snapshots.release(swap.node, swap.vmid, swap.old_volume, swap.snapshot)
+        config = self._of(swap)
         if config.flag("protection"):
             self._put(swap, config, protection=0)
         try:
@@ -149,13 +159,19 @@ class RootSwapper:
         upid = self._client.post(
             self._path(swap, "status/shutdown"), forceStop=1, timeout=_SHUTDOWN
         )
-        self._follow(upid, f"container {swap.vmid} does not stop", advance)
+        tasks.finish(self._client, upid, f"container {swap.vmid} does not stop", advance)
         until = time.monotonic() + _SHUTDOWN
         while self.running(swap):  # a HA manager stops it after the task's end
             if time.monotonic() > until:
                 raise PublishError(f"container {swap.vmid} does not stop")
             advance(0)
             time.sleep(_PAUSE)
+
+    def _snapshot(self, swap: RootSwap, advance: Advance) -> RootSwap:
+        self._still(swap)
+        comment = f"before syncd replaces the root by {swap.image}"
+        self._snapshots.take(swap.node, swap.vmid, swap.snapshot, comment, advance)
+        return swap
 
     def _unprotect(self, swap: RootSwap, _: Advance) -> RootSwap:
         # Protection blocks the end of protection in the same PUT as a change of disks.
@@ -206,7 +222,7 @@ class RootSwapper:
         if self._access.pool:
             params["pool"] = self._access.pool
         upid = self._client.post(f"nodes/{swap.node}/lxc", **params)
-        exitstatus = self._follow(upid, "the new root cannot be unpacked", advance)
+        exitstatus = tasks.finish(self._client, upid, "the new root cannot be unpacked", advance)
         if exitstatus == tasks.OK:
             return swap
         warned = f"Proxmox VE warns: {tasks.warned(self._client, upid)}"
@@ -242,16 +258,8 @@ class RootSwapper:
             raise PublishError(f"{what}: it is locked ({lock})", f"pct unlock {swap.scratch}")
         upid = self._client.delete(f"nodes/{swap.node}/lxc/{swap.scratch}")
         if upid:
-            self._follow(upid, what, advance)
+            tasks.finish(self._client, upid, what, advance)
         return swap
-
-    def _is_being_made(self, swap: RootSwap) -> bool:
-        """Return whether the task of the throw-away container's creation still runs."""
-        if swap.scratch is None:
-            return False
-        found = tasks.own(self._client, "vzcreate", [swap.node])
-        # UPID:node:pid:pstart:starttime:type:id:user:
-        return any(runs and upid.split(":")[6] == str(swap.scratch) for upid, runs in found.items())
 
     def _swap(self, swap: RootSwap, _: Advance) -> RootSwap:
         config = self._still(swap)
@@ -271,7 +279,7 @@ class RootSwapper:
     def _start(self, swap: RootSwap, advance: Advance) -> RootSwap:
         if not self.running(swap):
             upid = self._client.post(self._path(swap, "status/start"))
-            self._follow(upid, f"container {swap.vmid} does not start", advance)
+            tasks.finish(self._client, upid, f"container {swap.vmid} does not start", advance)
         return swap
 
     def _revert(self, swap: RootSwap) -> None:
@@ -329,15 +337,6 @@ class RootSwapper:
     def _put(self, swap: RootSwap, seen: GuestConfig, **changes: object) -> None:
         """Change the configuration that was seen, and no other."""
         self._client.put(self._path(swap, "config"), digest=seen.digest, **changes)
-
-    def _follow(self, upid: str, failing: str, advance: Advance) -> str:
-        """Wait for a task; return its good exit status, or raise PublishError with its log."""
-        exitstatus = tasks.follow(self._client, upid, advance)
-        if _SAFE.fullmatch(exitstatus):
-            return exitstatus
-        raise PublishError(
-            f"{failing}: {exitstatus}", f"its task's log ends: {tasks.log_end(self._client, upid)}"
-        )
 
     def _of(self, swap: RootSwap) -> GuestConfig:
         return self._guests.config(swap.node, swap.vmid)

@@ -56,12 +56,13 @@ def planned(
             "remove unused volumes: pct set VMID --delete unusedN",
         )
     startup = {"entrypoint": order.startup.entrypoint, "env": order.startup.env}
+    mark = secrets.token_hex(6)
     return RootSwap(
         vmid=vmid,
         node=guest.node,
         image=str(order.image.image),
         template=order.template,
-        mark=secrets.token_hex(6),
+        mark=mark,
         old_root=now.root,
         mount_key=mount_key,
         unused_key=unused_key,
@@ -76,6 +77,7 @@ def planned(
         if order.form is Format.ROOTFS
         else {},
         known_before=known_before,
+        snapshot=f"syncd-{mark}" if order.snapshot else "",
     )
 
 

@@ -6,6 +6,7 @@ success; the creation of a container may also end with warnings.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterable
 from contextlib import suppress
@@ -20,7 +21,9 @@ WARNINGS = "WARNINGS:"
 _PAUSE_MIN, _PAUSE_MAX = 0.1, 2.0  # seconds between two looks
 _PATIENCE = 600.0  # seconds without an answer after which nobody waits for a task any longer
 _LOG_LINES = 5000
+_SAFE = re.compile(r"(OK|WARNINGS:.*)")
 _TAIL = 8
+_SETTLING = 0.5
 
 
 def node_of(upid: str) -> str:
@@ -57,6 +60,32 @@ def follow(client: Client, upid: str, advance: Advance, changed: str = ON_NODES)
         advance(0)
         time.sleep(pause)
         pause = min(pause * 1.5, _PAUSE_MAX)
+
+
+def finish(client: Client, upid: str, failing: str, advance: Advance) -> str:
+    """Wait for a task; return its good exit status, which may be with warnings.
+
+    Raise PublishError, which begins with `failing` and has the end of the log, for any other.
+    """
+    exitstatus = follow(client, upid, advance)
+    if _SAFE.fullmatch(exitstatus):
+        return exitstatus
+    raise PublishError(f"{failing}: {exitstatus}", f"its task's log ends: {log_end(client, upid)}")
+
+
+def settle(client: Client, node: str, vmid: int, kinds: Iterable[str], advance: Advance) -> None:
+    """Wait until no task of these kinds is under way for a guest on a node.
+
+    A process may have died, or its connection broken, while its task went on.
+    """
+    for kind in kinds:
+        # UPID:node:pid:pstart:starttime:type:id:user:
+        while any(
+            runs and upid.split(":")[6] == str(vmid)
+            for upid, runs in own(client, kind, [node]).items()
+        ):
+            advance(0)
+            time.sleep(_SETTLING)
 
 
 def log(client: Client, upid: str) -> list[str]:

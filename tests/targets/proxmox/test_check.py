@@ -75,7 +75,11 @@ def test_missing_privileges(pve: Pve, tmp_path: Path) -> None:
     assert "may not" not in str(target.check())
     assert "Datastore.Audit" in token.privileges("/storage/local")
     assert "may not replace: " in details(results, ok=True)
-    vms = {"VM.Allocate", "VM.Audit", "VM.PowerMgmt"} | {
+    refused = (
+        "may not snapshot: VM.Snapshot on /vms is missing; so syncd replace --snapshot is refused"
+    )
+    assert refused in details(results, ok=True)
+    vms = {"VM.Allocate", "VM.Audit", "VM.PowerMgmt", "VM.Snapshot"} | {
         f"VM.Config.{kind}" for kind in ("CPU", "Disk", "Memory", "Network", "Options")
     }
     assert granted == {

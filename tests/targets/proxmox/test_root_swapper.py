@@ -30,6 +30,8 @@ IMAGE = Origin(Reference.parse(f"ghcr.io/acme/web:latest@sha256:{'a' * 64}"))
 ORDER = SwapOrder(IMAGE, NEW, Format.OCI, Startup(env="PATH=/bin"), Startup(env="A=1"))
 V0 = "local-zfs:subvol-100-disk-0"
 DATA = "local-zfs:subvol-100-disk-1"
+SNAPPED = replace(ORDER, snapshot=True)
+SNAPPING = CREATING | {"/vms": [*CREATING["/vms"], "VM.Snapshot"]}
 ACTS = tuple(step for step in SwapStep if step is not SwapStep.READY)
 
 
@@ -61,7 +63,7 @@ def container(pve: Pve, *, running: bool = True, **options: Any) -> Container:
     return made
 
 
-def swapper(pve: Pve, folder: Path, acl: Mapping[str, Any] = CREATING) -> RootSwapper:
+def swapper(pve: Pve, folder: Path, acl: Mapping[str, Any] = SNAPPING) -> RootSwapper:
     """Return the swapper of a target on the cluster."""
     token_for(pve, acl)
     secret = folder / "token-secret"
@@ -143,7 +145,7 @@ def test_undone(pve: Pve, tmp_path: Path, last: SwapStep, *, running: bool) -> N
     container(pve, running=running, protection=1)
     before = state(pve)
     swaps = swapper(pve, tmp_path)
-    swap = run(swaps, plan(swaps), last)
+    swap = run(swaps, plan(swaps, SNAPPED), last)
     swaps.undo(swap, quiet)
     assert state(pve) == before
     swaps.undo(swap, quiet)
@@ -156,7 +158,7 @@ def test_undone_unrecorded(pve: Pve, tmp_path: Path, last: SwapStep) -> None:
     container(pve, protection=1)
     before = state(pve)
     swaps = swapper(pve, tmp_path)
-    known = swap = plan(swaps)
+    known = swap = plan(swaps, SNAPPED)
     for step in swap.steps:
         known = swap
         if step is not SwapStep.READY:
