@@ -80,13 +80,46 @@ async def test_unchanged(pve: Pve, harness: Harness, registry: Registry) -> None
 
 
 async def test_created(pve: Pve, harness: Harness) -> None:
-    """A container takes 11 calls where its template is there, and where each node has one 13."""
+    """A container takes 10 calls where its template is there, and where each node has one 12."""
     await harness.bring()
     before = begin(pve, harness)
     body = {"ref": str(harness.latest), "hostname": "web", "env": {"A": "b"}, "start": True}
     assert (await harness.ask("POST", "/api/v1/containers", json=body)).status == 201
     made = calls(pve, before)
+    assert len(made) <= (10 if shared(harness) else 12), made
+
+
+async def test_command(pve: Pve, harness: Harness) -> None:
+    """A command, which is a process of its own, asks for the version besides, once."""
+    client = cluster(harness)._client
+    client._version = (0, 0)
+    before = begin(pve, harness)
+    assert (await harness.bring()).volumes
+    made = calls(pve, before)
+    assert made.count("GET /version") == 1
+    assert len(made) <= (11 if shared(harness) else 19), made
+    client._version = (0, 0)
+    before = begin(pve, harness)
+    body = {"ref": str(harness.latest), "hostname": "web", "env": {"A": "b"}, "start": True}
+    assert (await harness.ask("POST", "/api/v1/containers", json=body)).status == 201
+    made = calls(pve, before)
+    assert made.count("GET /version") == 1
     assert len(made) <= (11 if shared(harness) else 13), made
+
+
+async def test_best_node_alone(pve: Pve, harness: Harness) -> None:
+    """Only the best node is asked for storages of root file systems, unless it has none."""
+    await harness.bring()
+    before = begin(pve, harness)
+    pve.cluster.nodes["pve2"].mem = 0
+    body = {"ref": str(harness.latest), "hostname": "web", "start": False}
+    assert (await harness.ask("POST", "/api/v1/containers", json=body)).status == 201
+    pve.cluster.storages["local-zfs"].nodes = ("pve1",)
+    cluster(harness)._client.forget("*")
+    assert (await harness.ask("POST", "/api/v1/containers", json=body)).status == 201
+    asked = [r.path for r in pve.requests[before:] if r.params.get("content") == "rootdir"]
+    assert asked == [f"/nodes/{node}/storage" for node in ("pve2", "pve2", "pve1")]
+    assert [one.node for one in pve.cluster.containers.values()] == ["pve2", "pve1"]
 
 
 async def test_replaced(pve: Pve, harness: Harness, registry: Registry) -> None:

@@ -160,6 +160,14 @@ class Storages:
             raise self._nowhere(name, content)
         return places
 
+    def on_node(self, node: str, content: str, name: str | None) -> list[Place]:
+        """Return the places for a kind of content on one node, as `holding` does on all.
+
+        There is none where the node does not answer, or did not a short while ago.
+        """
+        entries = self._of_node(node, content) if node in self.answering() else []
+        return [_place(node, entry) for entry in entries if name in (None, entry["storage"])]
+
     def listed(self, place: Place, *, fresh: bool = False) -> list[Volume]:
         """Return the templates that a place lists, also those that are being written.
 
