@@ -1,35 +1,26 @@
 """Delivering what the ledger has to tell, to each receiver in order, until every one has it.
 
 A notification is delivered at least once: a process that dies after a receiver took it and before
-that is written down delivers it again.  A receiver that hangs keeps nobody waiting, neither a job
-nor another receiver, and a receiver that refuses is asked again after 1, 2, 4, ... minutes.
+that is written down delivers it again.  A receiver that hangs or trickles is cut off after a
+minute (`syncd.report.telling`), and keeps nobody waiting for longer, neither a job nor another
+receiver; one that refuses or was cut off is asked again after 1, 2, 4, ... minutes.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import structlog
 
 from syncd.errors import ConfigError
-from syncd.report.receivers import Receiver, distinct_marks, receivers_of
+from syncd.report.receivers import Message, Receiver, distinct_marks, receivers_of
+from syncd.report.telling import told
 from syncd.sync import Counted, Executors, Handing, Ledger, Running, Undelivered
 
 log = structlog.stdlib.get_logger()
 
-_PATIENCE = 60.0  # seconds for one receiver and one message
-
-
-@dataclass(frozen=True, slots=True)
-class _Attempt:
-    """What came of a receiver: the notifications that it has by now, and why it has no more."""
-
-    receiver: Receiver
-    has: frozenset[int]
-    fault: str | None
+_PATIENCE = 60.0  # seconds in which some receiver has to be done with some message
 
 
 class Delivery:
@@ -43,13 +34,12 @@ class Delivery:
         *,
         patience: float = _PATIENCE,
     ) -> None:
-        """`patience` is how many seconds a receiver has for one message."""
+        """`patience` is how many seconds receivers have for one message."""
         self._running = running
         self._rows = ledger.notifications
         self._tally = ledger.tally
         self._executors = executors
         self._patience = patience
-        self._hanging: dict[str, tuple[int, asyncio.Future[str | None]]] = {}
 
     async def deliver(self, now: datetime) -> timedelta | None:
         """Deliver what is due; return after what time something is, or None where nothing waits.
@@ -77,13 +67,20 @@ class Delivery:
             self._count(Handing.FAILED, len(left))
             return
         distinct = distinct_marks(receivers)
-        attempts = await asyncio.gather(
-            *(self._attempt(each, waiting, distinct) for each in receivers)
-        )
-        faults = [attempt.fault for attempt in attempts if attempt.fault]
+        has = {each: _has(each, waiting, distinct) for each in receivers}
+        errands = [
+            (each, [_message(row) for row in waiting if row.number not in has[each]])
+            for each in receivers
+        ]
+        faults = []
+        for end in await told(errands, self._patience):
+            if end.fault is None:
+                has[receivers[end.position - 1]].add(end.number)
+            else:
+                faults.append(end.fault)
         done, left = [], []
         for row in waiting:
-            having = [each.receiver.mark for each in attempts if row.number in each.has]
+            having = [each.mark for each in receivers if row.number in has[each]]
             if len(having) == len(receivers):
                 done.append(row.number)
             else:
@@ -99,35 +96,16 @@ class Delivery:
     def _count(self, end: Handing, number: int) -> None:
         self._tally.add(Counted.NOTIFICATIONS, end, amount=number)
 
-    async def _attempt(
-        self, receiver: Receiver, waiting: Sequence[Undelivered], distinct: frozenset[str]
-    ) -> _Attempt:
-        """Tell a receiver in order what it does not know, up to the first failure."""
-        known = receiver.mark if receiver.mark in distinct else None
-        has = {row.number for row in waiting if known in row.marks}
-        if (hanging := self._hanging.get(receiver.url)) is not None:
-            number, end = hanging
-            if not end.done():
-                return _Attempt(receiver, frozenset(has), f"URL {receiver.position} still hangs")
-            del self._hanging[receiver.url]
-            if end.result() is None:
-                has.add(number)
-        for row in waiting:
-            if row.number not in has:
-                fault = await self._told(receiver, row)
-                if fault is not None:
-                    return _Attempt(receiver, frozenset(has), fault)
-                has.add(row.number)
-        return _Attempt(receiver, frozenset(has), None)
 
-    async def _told(self, receiver: Receiver, row: Undelivered) -> str | None:
-        """Tell a receiver; return why that failed.  What hangs goes on, and is not tried beside."""
-        end = asyncio.ensure_future(self._executors.telling.run(receiver.tell, row.notification))
-        done, _ = await asyncio.wait({end}, timeout=self._patience)
-        if done:
-            return end.result()
-        self._hanging[receiver.url] = (row.number, end)
-        return f"URL {receiver.position} gave no answer within {self._patience:g} s"
+def _has(receiver: Receiver, waiting: Sequence[Undelivered], distinct: frozenset[str]) -> set[int]:
+    """Return the notifications that a receiver has already."""
+    known = receiver.mark if receiver.mark in distinct else None
+    return {row.number for row in waiting if known in row.marks}
+
+
+def _message(row: Undelivered) -> Message:
+    said = row.notification
+    return Message(row.number, said.title, said.body, said.severity.value)
 
 
 def _wait(row: Undelivered, now: datetime) -> timedelta:

@@ -30,8 +30,6 @@ CONVERSIONS_MAX = 32
 """Conversions under way in all; `syncd.convert.Capacity` bounds how many work at a time."""
 CREATIONS = 8
 """Containers that are made at a time."""
-TELLINGS = 4
-"""Receivers of notifications that are told at a time: one that hangs leaves the others theirs."""
 LEDGER_CALLS = 16
 """Calls of the ledger at a time: those that write share one flush of the disk."""
 LEDGER_PATIENCE = 4.0
@@ -103,7 +101,6 @@ class Executors:
         self.publishing = KeyedExecutor("publish", UPLOADS, UPLOADS_PER_TARGET)
         self.creating = BoundedExecutor("create", CREATIONS)
         self.tidying = BoundedExecutor("tidy", 1)
-        self.telling = BoundedExecutor("tell", TELLINGS)
         self._ledger = BoundedExecutor("ledger", LEDGER_CALLS)
         self._reading = BoundedExecutor("read", 1)
 
@@ -133,7 +130,6 @@ class Executors:
             self.publishing,
             self.creating,
             self.tidying,
-            self.telling,
             self._ledger,
             self._reading,
         ):

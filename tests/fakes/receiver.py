@@ -1,12 +1,13 @@
 """A service on loopback: Apprise's `json://` posts to it, and a dead man's switch asks it.
 
-It answers what tests ask for, or hangs, and writes down what it hears.
+It answers what tests ask for, hangs, trickles or does not end, and writes down what it hears.
 """
 
 from __future__ import annotations
 
 import json
 import threading
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 
@@ -23,8 +24,13 @@ class Receiver:
         self.open = threading.Event()
         """While this is not set, the service takes requests and gives no answer."""
         self.open.set()
+        self.trickles = False
+        """Whether answers go on for ever, a byte now and then: each wait for a byte is short."""
+        self.endless = False
+        """Whether answers go on for ever, as fast as they are read."""
         self.entered = threading.Semaphore(0)
         """Released once for each request, before its answer."""
+        self._ended = threading.Event()
         receiver = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -38,12 +44,24 @@ class Receiver:
             def _answer(self, taken: list[Any], what: object) -> None:
                 receiver.entered.release()
                 receiver.open.wait(30)
+                if receiver.trickles or receiver.endless:
+                    self._go_on()
+                    return
                 status = receiver.status
                 if status < 300:
                     taken.append(what)
                 self.send_response(status)
                 self.send_header("Content-Length", "0")
                 self.end_headers()
+
+            def _go_on(self) -> None:
+                self.send_response(200)
+                self.end_headers()
+                with suppress(OSError):
+                    while receiver.trickles or receiver.endless:
+                        self.wfile.write(b"." if receiver.trickles else b"." * 65536)
+                        if receiver.trickles:
+                            receiver._ended.wait(0.05)
 
             def log_message(self, *_: object) -> None:
                 """Say nothing."""
@@ -58,8 +76,15 @@ class Receiver:
 
     def __exit__(self, *_: object) -> None:
         self.open.set()
+        self.trickles = self.endless = False
+        self._ended.set()
         self._server.shutdown()
         self._server.server_close()
+
+    def cut_off(self) -> None:
+        """Answer from now on; what was asked until now stays without an answer."""
+        self.open = threading.Event()
+        self.open.set()
 
     @property
     def url(self) -> str:
