@@ -7,6 +7,7 @@ import json
 import os
 import re
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -112,6 +113,19 @@ def test_stop_and_resume(tmp_path: Path, registry: Registry) -> None:
             time.sleep(0.01)
         assert (job["reference"], job["outcome"]) == (repository, "published")
         assert daemon.end(signal.SIGINT) < 5
+
+
+def test_stop_beside_a_silent_registry(tmp_path: Path, registry: Registry) -> None:
+    """A thread that waits for a registry keeps the process for fifteen seconds after SIGTERM."""
+    config = configure(tmp_path, registry)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        config.write_text(config.read_text().replace(registry.address, address))
+        with running(tmp_path, config) as daemon:
+            connection, _ = silent.accept()
+            with connection:
+                assert connection.recv(4).startswith(b"HEAD")
+                assert daemon.end() < 19
 
 
 def test_socket_of_systemd(tmp_path: Path, registry: Registry) -> None:

@@ -134,6 +134,22 @@ async def test_repository(path: Path) -> None:
         assert results == ["cancelled"] * 4 + ["unchanged"]
 
 
+async def test_repository_that_joined_a_job(path: Path) -> None:
+    """A repository's job leaves alone what waited for a tag before it came."""
+    doing = Handler(tags=(A, B), held={A, C})
+    async with working(path, doing, parallel=1) as (worker, _):
+        await worker.submit([C], Cause.API)
+        await until(lambda: doing.running == [C])
+        (mine,) = await worker.submit([B], Cause.API)
+        (job,) = await worker.submit([REPOSITORY], Cause.API)
+        await until(lambda: worker.has(A))
+        assert await asyncio.wait_for(worker.cancel(job.id), 5)
+        assert not worker.has(A)
+        doing.gate.set()
+        assert await within(worker.finished(mine)) == FINE
+    assert doing.begun == [C, B]
+
+
 async def test_cancelled_tag_of_a_repository(path: Path) -> None:
     """A repository's job says that one of its tags was cancelled."""
     doing = Handler(tags=(A, B), held={A})

@@ -7,6 +7,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
@@ -630,6 +631,31 @@ async def test_a_burst_that_is_refused(path: Path) -> None:
         assert A not in [record.job.reference for record in ledger.jobs(9)]
         (job,) = await worker.submit([A], Cause.WEBHOOK, delivery="1")
         assert await within(worker.finished(job)) == FINE
+
+
+async def test_taken_up_while_it_is_accepted(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job that is written down, and not queued yet, is not taken up beside that."""
+    doing, written, go_on = Handler(), threading.Event(), threading.Event()
+    async with working(path, doing) as (worker, ledger):
+        accept = ledger.accept
+
+        def slow(*args: Any) -> None:
+            accept(*args)
+            written.set()
+            go_on.wait(5)
+
+        monkeypatch.setattr(ledger, "accept", slow)
+        submitting = asyncio.ensure_future(worker.submit([A], Cause.API))
+        assert await asyncio.to_thread(written.wait, 5)
+        resuming = asyncio.ensure_future(worker.resume())
+        await asyncio.wait({resuming}, timeout=0.1)
+        with capture_logs() as logs:
+            go_on.set()
+            (job,) = await submitting
+            await resuming
+            await until(lambda: worker.busy == 0)
+    assert [line["event"] for line in logs] == ["started", "unchanged"]
+    assert doing.ended == [(job.id, FINE.result)]
 
 
 def tags_of(image: str, count: int) -> list[Reference]:
