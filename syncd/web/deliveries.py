@@ -1,4 +1,4 @@
-"""The entrance for GitHub's deliveries: verify, write down, answer; nothing else happens here.
+"""The entrance for GitHub's deliveries: verify, slow down who guesses, write down, answer.
 
 GitHub waits 10 s and never tries again by itself.  Unauthenticated bodies are bounded in size,
 number and time.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import structlog
 from aiohttp import web
 
+from syncd.errors import SignatureError
 from syncd.events import pushed_by, read_delivery
 from syncd.web.backend import Backend
 from syncd.web.bodies import BODIES
@@ -36,8 +37,13 @@ class Deliveries:
         secret = self._backend.live.config.server.webhook_secret()
         if secret is None:
             return 503, {"error": "no webhook secret is configured; set server.webhook_secret_file"}
+        self._entrance.admit(request)
         async with request.app[BODIES].read(request) as body:
-            delivery = read_delivery(request.headers, body, secret)
+            try:
+                delivery = read_delivery(request.headers, body, secret)
+            except SignatureError as exc:
+                raise self._entrance.wrong(request, str(exc)) from exc
+        self._entrance.right(request)
         if delivery.event == "ping":
             log.info("ping", delivery=delivery.id)
             return 200, {"pong": True}

@@ -28,6 +28,8 @@ _TAKEN = {
     ),
 }
 
+_SLOWED = Answer("Many wrong secrets came from this address; Retry-After tells how long.")
+
 _GITHUB = Operation(
     "post",
     "/webhooks/github",
@@ -57,6 +59,7 @@ _GITHUB = Operation(
     answers={
         200: Answer("A ping was understood.", PongAnswer),
         401: Answer("The signature is missing or wrong."),
+        429: _SLOWED,
         **_TAKEN,
     },
 )
@@ -143,7 +146,7 @@ def _operation(sender: Sender) -> Operation:
         body_description="At most 25 MiB, whatever its Content-Type is.",
         answers={
             401: Answer("The secret or signature is missing or wrong."),
-            429: Answer("Many wrong secrets came from this address; Retry-After tells how long."),
+            429: _SLOWED,
             **_TAKEN,
         },
     )

@@ -1,21 +1,25 @@
 """What the entrances of all senders have in common: answer, count, and write down.
 
 A sender waits some seconds and may never try again, so an answer needs no more than one flush of
-the ledger, which is asked off the loop and within a bound.
+the ledger, which is asked off the loop and within a bound.  Who has no right secret or signature is
+slowed by address (`syncd.web.attempts`).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Mapping
 
 import structlog
 from aiohttp import web
 
-from syncd.errors import EventError, SignatureError, SyncdError
+from syncd.errors import EventError, SyncdError
 from syncd.events import Ignored, PushEvent
 from syncd.sync import Cause, Counted, Reception, soon
+from syncd.web.attempts import Attempts
 from syncd.web.backend import Backend
 from syncd.web.connections import CODED, coded
+from syncd.web.peers import address_of
 from syncd.web.refusals import http_refusal, refusal
 
 log = structlog.stdlib.get_logger()
@@ -33,6 +37,22 @@ class Entrance:
     def __init__(self, backend: Backend, sender: str) -> None:
         self._backend = backend
         self._log = log.bind(sender=sender)
+        self._attempts = Attempts(of_deliveries=True, sender=sender)
+
+    def admit(self, request: web.Request) -> None:
+        """Raise HTTPTooManyRequests for an address of which nothing is looked at now."""
+        wait = self._attempts.unseen(address_of(request.remote))
+        if wait is not None:
+            raise _slowed(wait)
+
+    def right(self, request: web.Request) -> None:
+        """Hear that a request has the right secret or signature."""
+        self._attempts.judged(address_of(request.remote), right=True)
+
+    def wrong(self, request: web.Request, why: str) -> web.HTTPError:
+        """Hear that a request has no right secret or signature; return what to raise."""
+        wait = self._attempts.judged(address_of(request.remote), right=False)
+        return _slowed(wait) if wait else web.HTTPUnauthorized(reason=why)
 
     async def receive(self, request: web.Request, read: Reader) -> web.Response:
         """Answer with what `read` returns; what cannot be written down is to be delivered again."""
@@ -86,12 +106,16 @@ class Entrance:
     async def _answer(self, request: web.Request, read: Reader) -> Answered:
         try:
             return (415, {"error": CODED}) if coded(request) else await read(request)
-        except SignatureError as exc:
-            self._log.warning("delivery refused", peer=request.remote, error=str(exc))
-            return 401, {"error": str(exc)}
         except EventError as exc:
             self._log.warning("delivery refused", peer=request.remote, error=str(exc))
             return 400, {"error": str(exc)}
+
+
+def _slowed(wait: float) -> web.HTTPError:
+    return web.HTTPTooManyRequests(
+        reason="too many wrong secrets came from this address",
+        headers={"Retry-After": str(math.ceil(wait))},
+    )
 
 
 def _result(status: int, answer: Mapping[str, object]) -> Reception:

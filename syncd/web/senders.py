@@ -6,17 +6,13 @@ after that.  The path may be a secret, so it is neither logged nor part of an an
 
 from __future__ import annotations
 
-import math
-
 from aiohttp import web
 
 from syncd.config import SenderSettings
 from syncd.events import Call, Sender
-from syncd.web.attempts import Attempts
 from syncd.web.backend import Backend
 from syncd.web.bodies import BODIES
 from syncd.web.entrance import Answered, Entrance
-from syncd.web.peers import address_of
 
 _WRONG = "the secret or signature is missing or wrong; docs/senders.md says where it belongs"
 
@@ -33,7 +29,6 @@ class SenderEntrance:
         self._backend = backend
         self._sender = sender
         self._entrance = Entrance(backend, sender.name)
-        self._attempts = Attempts(sender=sender.name)
 
     def routes(self) -> list[web.RouteDef]:
         """Return what this entrance answers to."""
@@ -47,6 +42,7 @@ class SenderEntrance:
         sender, known = self._sender, self._secrets()
         if not known:
             return 503, {"error": f'no [[sender]] of type "{sender.name}" is configured'}
+        self._entrance.admit(request)
         key = request.match_info.get("secret", "")
         if not sender.signs:
             settings = self._authentic(request, Call(request.headers, key=key), known)
@@ -70,20 +66,10 @@ class SenderEntrance:
     ) -> SenderSettings:
         """Return which sender calls; raise HTTPUnauthorized, or HTTPTooManyRequests to slow it."""
         caller: SenderSettings | None = None
-
-        def is_right() -> bool:
-            nonlocal caller
-            for settings, secret in known:
-                if self._sender.is_authentic(call, secret):
-                    caller = settings
-            return caller is not None
-
-        wait = self._attempts.refused(address_of(request.remote), is_right)
-        if caller is not None and wait is None:
-            return caller
-        if wait:
-            raise web.HTTPTooManyRequests(
-                reason="too many wrong secrets came from this address",
-                headers={"Retry-After": str(math.ceil(wait))},
-            )
-        raise web.HTTPUnauthorized(reason=_WRONG)
+        for settings, secret in known:
+            if self._sender.is_authentic(call, secret):
+                caller = settings
+        if caller is None:
+            raise self._entrance.wrong(request, _WRONG)
+        self._entrance.right(request)
+        return caller

@@ -6,6 +6,7 @@ import structlog
 
 from syncd.web import attempts
 from syncd.web.attempts import Attempts
+from syncd.web.peers import LOOPBACK
 
 
 def wrong() -> bool:
@@ -72,6 +73,53 @@ def test_the_right_token() -> None:
     assert tried.refused("a", right) is None
 
 
+def guess(tried: Attempts, address: str, times: int) -> None:
+    """Be wrong so often within an instant."""
+    for _ in range(times):
+        tried.refused(address, wrong)
+
+
+def test_nothing_is_read_of_who_waits() -> None:
+    """During a wait an address is told so before anything of it is read, but for a few looks."""
+    clock = Clock()
+    tried = Attempts(clock, of_deliveries=True)
+    guess(tried, "a", 8)
+    seen = [tried.unseen("a") for _ in range(20)]
+    assert seen.count(None) == attempts.LOOKS - 3
+    assert {wait for wait in seen if wait is not None} == {1}
+    assert tried.unseen("b") is None
+    clock.now += 1
+    assert tried.unseen("a") is None
+
+
+def test_no_stranger_shuts_out_a_sender() -> None:
+    """A sender that was right before is heard among any number of guesses from its address."""
+    clock = Clock()
+    tried = Attempts(clock, of_deliveries=True)
+    assert tried.refused("github", right) is None
+    guess(tried, "github", 5000)
+    guess(tried, "stranger", 5000)
+    assert tried.refused("github", wrong) == 1
+    assert tried.refused("github", right) is None
+    assert tried.refused("stranger", right) == 1
+
+
+def test_a_proxy_speaks_for_everybody() -> None:
+    """Guesses through a proxy on loopback shut out no delivery, also before the first right one."""
+    tried = Attempts(Clock(), of_deliveries=True)
+    guess(tried, LOOPBACK, 5000)
+    assert tried.refused(LOOPBACK, wrong) == 1
+    assert tried.refused(LOOPBACK, right) is None
+
+
+def test_a_token_is_guessed_slowly_wherever_it_was_right() -> None:
+    """Of tokens only a few a second are looked at, also where the right one comes from."""
+    tried = Attempts(Clock())
+    assert tried.refused(LOOPBACK, right) is None
+    guess(tried, LOOPBACK, 5000)
+    assert tried.refused(LOOPBACK, right) == 1
+
+
 def test_forgotten() -> None:
     """An address begins anew an hour after its last wrong token."""
     clock = Clock()
@@ -85,11 +133,14 @@ def test_forgotten() -> None:
 def test_bounds() -> None:
     """However many addresses guess, few are remembered, and the log stays small."""
     clock = Clock()
-    tried = Attempts(clock)
+    tried = Attempts(clock, of_deliveries=True)
     with structlog.testing.capture_logs() as logs:
         for number in range(5000):
             tried.refused(str(number), wrong)
+        for number in range(5000):
+            tried.judged(str(number), right=True)
     assert len(tried._addresses) == 1024
+    assert len(tried._right) == 1024
     assert len(logs) == 20
     assert {key: logs[0][key] for key in ("event", "peer", "times")} == {
         "event": "wrong token",

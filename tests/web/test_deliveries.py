@@ -12,15 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from syncd.events import BODY_MAX
 from syncd.sync.database import Database
 from syncd.sync.job import Cause, Result, State
+from syncd.web.attempts import FREE
 from syncd.web.backend import HttpLimits
 from tests.deliveries import example, pushed, signed
 from tests.fakes.registry import Registry
 from tests.harness import Harness, sample
 from tests.sync.test_worker import Faulty
+from tests.web.sockets import as_strangers, peer
 
 LATER = 'settle = "1h"'
 
@@ -144,6 +147,35 @@ async def test_wrong_signature(headers: dict[str, str], tmp_path: Path, registry
         assert harness.services.ledger.seen("1") is None
         assert registry.requests == []
         assert 'syncd_deliveries_total{result="refused"} 1.0' in await counted(harness)
+
+
+async def test_guesses_are_slowed(tmp_path: Path, registry: Registry) -> None:
+    """Who signs wrongly has to wait, in few lines of the log; the right signature still works."""
+    async with Harness(tmp_path, registry, server=LATER) as harness:
+        wrong = signed(b"another body")
+        with capture_logs() as logs:
+            guesses = [await harness.deliver(body_for(harness), **wrong) for _ in range(30)]
+        assert [status for status, _ in guesses] == [401] * (FREE - 1) + [429] * (31 - FREE)
+        assert {line["event"] for line in logs} == {"wrong token"}
+        assert len(logs) < len(guesses)
+        assert {line["sender"] for line in logs} == {"github"}
+        assert (await harness.deliver(body_for(harness)))[0] == 202
+
+
+async def test_no_body_of_who_waits(
+    tmp_path: Path, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who has to wait is told so before the body; GitHub, at another address, is heard."""
+    as_strangers(monkeypatch)
+    monkeypatch.setattr("syncd.web.attempts.FREE", -10)  # a minute from the first one on,
+    monkeypatch.setattr("syncd.web.attempts.LOOKS", 0)  # and no look meanwhile
+    async with Harness(tmp_path, registry, server=LATER) as harness:
+        for body in ("{}", ""):
+            async with peer(harness, "127.0.0.2") as stranger:
+                stranger.send("POST /webhooks/github HTTP/1.1\nHost: x\nContent-Length: 2\n\n")
+                stranger.send(body)
+                assert await stranger.status() == 429
+        assert (await harness.deliver(body_for(harness)))[0] == 202
 
 
 async def test_signature_of_any_bytes(tmp_path: Path, registry: Registry) -> None:
