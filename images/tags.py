@@ -1,7 +1,8 @@
 """Under which tags the images of an event are pushed, so that no two refs fight over one.
 
-A tag of an image belongs to one branch, git tag or pull request, or it is `latest`.  Whatever could
-take another's says what it is: `branch-v1`, `tag-main`.  Decisions alone: nothing is read here.
+A tag of an image belongs to one branch, git tag or pull request, or it is `latest`.  Two names
+never become one tag: `a/b` is `a--b`, since `a-b` may be a branch as well.  Whatever could take
+another's says what it is: `branch-v1`, `tag-main`.  Decisions alone: nothing is read here.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ RELEASE = "release"
 
 _NO_COMMIT = "0" * 40
 _LONGEST_TAG = 128
+_MADE = re.compile(r"(branch|tag)-.*|.*--[0-9a-f]{8}", re.DOTALL)
 _VERSION = re.compile(r"v[0-9]+(\.[0-9]+)*([-+].*)?|[0-9]+(\.[0-9]+)+([-+].*)?")
 
 
@@ -107,18 +109,20 @@ def _of_branch(name: str, git_tags: Collection[str]) -> str:
 def _valid(kind: str, name: str) -> str:
     """Turn the name of a branch or tag into a tag as the distribution specification wants it.
 
-    `/` becomes `-`, as everywhere.  What else must change is made up for by a piece of the name's
-    digest, since `v1+a` and `v1@a` are two names.  What would take another ref's tag says what it
-    is: a branch called `latest`, a tag called `main`, anything that looks like a commit or like a
-    pull request's.
+    `/` becomes `--`.  Where the name cannot be read back from that, a piece of the name's digest
+    makes up for it: where something else must change (`v1+a` and `v1@a` are two names), where there
+    is a `--` already, and where a name looks like what this function makes of another one.  What
+    would take another ref's tag says what it is: a branch called `latest`, a tag called `main`,
+    anything that looks like a commit or like a pull request's.
 
     Grammar: https://github.com/opencontainers/distribution-spec/blob/main/spec.md#pulling-manifests
     """
-    plain = name.replace("/", "-")
+    plain = name.replace("/", "--")
     valid = re.sub(r"[^A-Za-z0-9_.-]", "-", plain)
     digest = hashlib.sha256(name.encode()).hexdigest()[:8]
-    if valid != plain or len(valid) > _LONGEST_TAG - len("branch-"):
-        valid = f"{valid[: _LONGEST_TAG - len('branch--') - len(digest)]}-{digest}"
+    returns = valid.replace("--", "/") == name and not _MADE.fullmatch(valid)
+    if not returns or len(valid) > _LONGEST_TAG - len("branch-"):
+        valid = f"{valid[: _LONGEST_TAG - len('branch---') - len(digest)]}--{digest}"
     taken = valid == "latest" or (valid == MAIN and (kind, name) != ("branch", MAIN))
     if taken or re.fullmatch("[0-9a-f]{40}|pr-[0-9]+", valid) or valid[0] in ".-":
         valid = f"{kind}-{valid}"

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from images import plan
 from images.folder import Image, PlanError, parse_image, read_images
@@ -180,23 +182,30 @@ def test_nobody_knows_what_was_built(repository: Repository) -> None:
     [
         ("refs/heads/main", ["main", "latest"]),
         ("refs/heads/mine", ["mine"]),
-        ("refs/heads/feature/login", ["feature-login"]),
+        ("refs/heads/feature/login", ["feature--login"]),
+        ("refs/heads/a/b", ["a--b"]),
+        ("refs/heads/a-b", ["a-b"]),
+        ("refs/heads/a--b", ["a--b--90827a2e"]),
+        ("refs/heads/a/-b", ["a---b"]),
+        ("refs/heads/a-/b", ["a---b--032873cd"]),
+        ("refs/heads/branch-latest", ["branch-latest--fdf67ef0"]),
+        ("refs/heads/fix-12--b49e3634", ["fix-12--b49e3634--7d24bd8b"]),
         ("refs/heads/a_b.c-d", ["a_b.c-d"]),
         ("refs/heads/latest", ["branch-latest"]),
-        ("refs/heads/Fix#12", ["Fix-12-dd5354fb"]),
-        ("refs/heads/fix@12", ["fix-12-b49e3634"]),
+        ("refs/heads/Fix#12", ["Fix-12--dd5354fb"]),
+        ("refs/heads/fix@12", ["fix-12--b49e3634"]),
         ("refs/heads/-dash", ["branch--dash"]),
         ("refs/heads/" + "a" * 40, ["branch-" + "a" * 40]),
-        ("refs/heads/" + "x" * 300, ["x" * 112 + "-0d4e2ca9"]),
+        ("refs/heads/" + "x" * 300, ["x" * 111 + "--0d4e2ca9"]),
         ("refs/heads/pr-12", ["branch-pr-12"]),
         ("refs/tags/pr-12", ["tag-pr-12"]),
         ("refs/heads/12-fix", ["12-fix"]),
         ("refs/tags/v1.2.3", ["v1.2.3"]),
-        ("refs/tags/release/2026.10", ["release-2026.10"]),
-        ("refs/tags/v1+a", ["v1-a-e064177f"]),
+        ("refs/tags/release/2026.10", ["release--2026.10"]),
+        ("refs/tags/v1+a", ["v1-a--e064177f"]),
         ("refs/tags/main", ["tag-main"]),
         ("refs/tags/latest", ["tag-latest"]),
-        ("refs/tags/é", ["tag---4a99557e"]),
+        ("refs/tags/é", ["tag----4a99557e"]),
     ],
 )
 def test_tags(ref: str, expected: list[str]) -> None:
@@ -206,6 +215,36 @@ def test_tags(ref: str, expected: list[str]) -> None:
     assert all(len(tag) <= 128 for tag in found)
 
 
+NAMES = st.text("ab/-.v1#", min_size=1, max_size=8) | st.sampled_from(
+    [
+        *("latest", "main", "branch-latest", "tag-latest", "tag-main", "branch-v1", "v1", "pr-1"),
+        *("branch-pr-1", "a/b", "a-b", "a--b", "a#b", "a@b", "a" * 40, "b" * 129, "b" * 130),
+    ]
+)
+
+
+@given(names=st.lists(NAMES, unique=True, min_size=2, max_size=12), git_tags=st.sets(NAMES))
+def test_no_two_refs_share_a_tag(names: list[str], git_tags: set[str]) -> None:
+    """Of all branches, git tags and pull requests, no two ever move the same tag."""
+    refs = [*(f"refs/heads/{one}" for one in names), *(f"refs/tags/{one}" for one in git_tags)]
+    refs += ["refs/pull/1/merge"]
+    moved = [set(tags(Event("push", ref, "c"), git_tags)) - {"c", "latest"} for ref in refs]
+    assert all(len(one) == 1 for one in moved)
+    assert len(set().union(*moved)) == len(refs)
+
+
+def test_names_made_into_others_names() -> None:
+    """What is made of one branch's name, pushed as a branch itself, is another tag."""
+    seen: set[str] = set()
+    for first in ("a/b", "a#b", "latest", "v1", "x" * 300, "-dash", "pr-1"):
+        name = first
+        for _ in range(4):
+            made = tags(Event("push", f"refs/heads/{name}", "c"), ())[1]
+            assert made not in seen
+            seen.add(made)
+            name = made if made != name else f"{made}-"
+
+
 NEIGHBOURS = ["mine", "base", "builder"]
 OURS = "ghcr.io/acme/images"
 
@@ -213,8 +252,8 @@ OURS = "ghcr.io/acme/images"
 @pytest.mark.parametrize("name", ["v1", "v1.2", "1.2.3", "v1.0-rc1", "stable", "release/one"])
 def test_branch_and_tag_of_one_name(name: str) -> None:
     """A branch yields to a git tag of its name, and to a version before there is such a tag."""
-    git_tags = {"stable", "release-one"}
-    own = name.replace("/", "-")
+    git_tags = {"stable", "release/one"}
+    own = name.replace("/", "--")
     assert tags(Event("push", f"refs/tags/{name}", "c"), git_tags) == ["c", own]
     assert tags(Event("push", f"refs/heads/{name}", "c"), git_tags) == ["c", f"branch-{own}"]
 
