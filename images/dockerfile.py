@@ -82,6 +82,19 @@ def references(dockerfile: str) -> list[Reference]:
     `scratch` and stages are none.  Raise DockerfileError for what is no Dockerfile, and for a
     reference that only a build would know.
     """
+    return list(dict.fromkeys(_read(dockerfile).found))
+
+
+def base(dockerfile: str) -> str:
+    """Return the reference that the image itself is based on, or nothing for `scratch`.
+
+    That is what the last stage's FROM names, or the FROM of the stage that it names, and so on.
+    Raise DockerfileError as `references` does.
+    """
+    return _read(dockerfile).base
+
+
+def _read(dockerfile: str) -> _References:
     directives, lines = _directives(dockerfile.removeprefix("\ufeff").splitlines())
     escape = directives.get("escape", "\\")
     if escape not in ("\\", "`"):
@@ -95,7 +108,7 @@ def references(dockerfile: str) -> list[Reference]:
         read.take(instruction)
     if not read.stages_began:
         raise DockerfileError(max(1, len(lines)), "there is no FROM: write what it builds on")
-    return list(dict.fromkeys(read.found))
+    return read
 
 
 class _References:
@@ -105,7 +118,8 @@ class _References:
         self.escape = escape
         self.found: list[Reference] = []
         self.variables: dict[str, str | None] = dict(PLATFORM)
-        self.stages: list[str] = []
+        self.stages: dict[str, str] = {}
+        self.base = ""
         self.named: list[str] = []
         self.stages_began = False
 
@@ -140,9 +154,15 @@ class _References:
                 f"FROM {words[0]} names what only a build would know: give each ARG in it a "
                 f"default, above the first FROM",
             )
-        if text.lower() not in self.stages and text != "scratch":
+        if text.lower() in self.stages:
+            self.base = self.stages[text.lower()]
+        elif text == "scratch":
+            self.base = ""
+        else:
+            self.base = text
             self.add(text, one.line, "FROM")
-        self.stages.append(_stage(one))
+        if name := _stage(one):
+            self.stages[name] = self.base
 
     def _take_flags(self, one: _Instruction, instruction: str) -> None:
         flags, _ = _flags(_words(one.rest, self.escape))

@@ -30,12 +30,14 @@ class Image:
     """An image.
 
     `parents` holds the neighbours it builds on by the reference that stands for each in its build,
-    variables put in; `context` is the folder that its build sees, from the repository's root.
+    variables put in; `base` is the reference that its last stage is based on, or nothing; `context`
+    is the folder that its build sees, from the repository's root.
     """
 
     name: str
     parents: Mapping[str, str] = field(default_factory=dict)
     context: str = ""
+    base: str = ""
 
     def sees(self, path: str) -> bool:
         """Whether a file, named from the repository's root, is of the image or of its context."""
@@ -79,7 +81,7 @@ def parse_image(name: str, text: str, neighbours: Collection[str], repository: s
                 parents[reference.text] = parent
     except DockerfileError as error:
         raise PlanError(f"{own}/Dockerfile:{error.line}: {error}") from error
-    return Image(name, parents, context)
+    return Image(name, parents, context, dockerfile.base(text))
 
 
 def _neighbour(reference: Reference, neighbours: Collection[str], repository: str) -> str:

@@ -130,6 +130,7 @@ def plan(
     `repository` is where the images' own repositories lie, such as `ghcr.io/owner/name`.  What an
     image builds on is the one that this run builds, whatever its tags say by then, where `built`
     is true; else the first of the `tags` that exists: of the same branch or tag, or the latest.
+    `is_base` tells the one that the image is based on from those that it takes files from.
     """
     levels(images, images)
     chosen, reason = choose(event, images, changed)
@@ -142,6 +143,7 @@ def plan(
                 "name": to,
                 "repository": f"{repository}/{to}",
                 "built": to in chosen,
+                "is_base": key == images[name].base,
                 "tags": own[:1] if to in chosen else older,
             }
             for key, to in sorted(images[name].parents.items())

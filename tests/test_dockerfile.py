@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from images.dockerfile import DockerfileError, context, references
+from images.dockerfile import DockerfileError, base, context, references
 
 B = "ghcr.io/o/r/base"
 
@@ -99,3 +99,19 @@ def test_line_and_instruction() -> None:
 def test_context(text: str, folder: str) -> None:
     """A comment above the first instruction names the folder that the build sees."""
     assert context(text) == folder
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("FROM a\n", "a"),
+        ("FROM a AS one\nFROM b\nCOPY --from=one x y\nCOPY --from=c x y\n", "b"),
+        ("FROM a AS one\nFROM b AS two\nFROM One AS three\nFROM three\n", "a"),
+        ("FROM a AS one\nFROM scratch\nCOPY --from=one x y\n", ""),
+        ("FROM scratch AS one\nFROM one\n", ""),
+        ("ARG A=a:1\nFROM b\nFROM ${A} AS last\n", "a:1"),
+    ],
+)
+def test_base(text: str, found: str) -> None:
+    """An image is based on what its last stage is, through the stages that this one names."""
+    assert base(text) == found

@@ -154,6 +154,7 @@ def test_outputs(repository: Repository, tmp_path: Path) -> None:
         "name": "base",
         "repository": f"{ours}/base",
         "built": False,
+        "is_base": True,
         "tags": ["main", "latest"],
     }
     assert built == {
@@ -161,6 +162,7 @@ def test_outputs(repository: Repository, tmp_path: Path) -> None:
         "name": "nodejs",
         "repository": f"{ours}/nodejs",
         "built": True,
+        "is_base": True,
         "tags": [sha],
     }
 

@@ -85,12 +85,13 @@ def runner(tmp_path: Path) -> Runner:
 BASE = "ghcr.io/acme/images/base"
 
 
-def parent(*tags: str, built: bool) -> dict[str, Any]:
+def parent(*tags: str, built: bool, is_base: bool = True) -> dict[str, Any]:
     return {
         "context": "localhost/base:latest",
         "name": "base",
         "repository": BASE,
         "built": built,
+        "is_base": is_base,
         "tags": tags,
     }
 
@@ -118,6 +119,21 @@ def test_parent_of_this_run(runner: Runner) -> None:
         f"org.opencontainers.image.base.name={BASE}:latest",
         "org.opencontainers.image.base.digest=sha256:new",
     ]
+
+
+def test_parent_that_files_are_taken_from(runner: Runner) -> None:
+    """The labels name what the image is based on, not what it copies from; both are pinned."""
+    tool = parent("latest", built=False, is_base=False) | {"context": "localhost/tool"}
+    base = parent("latest", built=False)
+    assert pin(runner, base, tool).returncode == 0
+    found = runner.outputs()
+    assert [line.partition("=")[0] for line in found["contexts"].splitlines()] == [
+        "localhost/base:latest",
+        "localhost/tool",
+    ]
+    assert len(found["labels"].splitlines()) == 2
+    assert pin(runner, tool).returncode == 0
+    assert runner.outputs()["labels"] == ""
 
 
 @pytest.mark.parametrize("attempt", [None, ""], ids=["never began", "failed"])
