@@ -17,7 +17,12 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 _NO_CONTAINER = "no double has the container that it is about"
 _A_PERSON = "it asks a person; tests/cli/test_init.py types the answers"
+_A_REPOSITORY = "it is about another repository; tests/test_adopt.py runs it in one"
 UNRUN = {
+    ("adopt.md", "cp ../syncd"): _A_REPOSITORY,
+    ("adopt.md", 'name=$(basename "$neighbour")'): _A_REPOSITORY,
+    ("adopt.md", "for name in agent"): _A_REPOSITORY,
+    ("adopt.md", "images/docker-nodejs"): _A_REPOSITORY,
     ("README.md", "make demo"): "tests/e2e/test_demo.py runs it, and make test is what runs",
     ("README.md", "dpkg --install"): _A_PERSON,
     ("install.md", "gh attestation"): "it asks GitHub about a release",
