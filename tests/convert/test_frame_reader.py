@@ -53,8 +53,8 @@ def test_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         return compress(store, name, plain)
 
     monkeypatch.setattr(FrameStore, "_compress", counting)
-    table = made(tmp_path / "alone", REBUILT)
-    assert len(compressed) >= len(table.frames)
+    made(tmp_path / "alone", REBUILT)
+    assert len(compressed) > 10
     compressed.clear()
     template = tmp_path / "earlier/template.tar.zst"
     places = write_tables([template], 3, tmp_path)
