@@ -98,6 +98,23 @@ class SignatureError(EventError):
     """A webhook delivery that was not signed with our secret."""
 
 
+class GitHubError(SyncdError):
+    """GitHub's API did not give what was asked of it, or did not do it."""
+
+
+class GitHubUnavailableError(GitHubError):
+    """GitHub's API cannot be reached, is overloaded, or asks for a wait; later it may answer.
+
+    `retry_after` is how many seconds it asks its caller to wait.
+    """
+
+    temporary = True
+
+    def __init__(self, what: str, hint: str = "", retry_after: float = 0.0) -> None:
+        super().__init__(what, hint)
+        self.retry_after = retry_after
+
+
 class ImageError(SyncdError):
     """An image that breaks a specification, or asks for what syncd does not do."""
 

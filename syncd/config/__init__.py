@@ -8,6 +8,7 @@ from syncd.config.cron import cron_trigger, next_time
 from syncd.config.example import Value, configuration_text, example_text
 from syncd.config.faults import check_value
 from syncd.config.fields import parse_span
+from syncd.config.github_settings import GitHubSettings
 from syncd.config.load import DEFAULT_PATH, likely_socket, load_config, locate, parse_config
 from syncd.config.notify_settings import NotifySettings
 from syncd.config.paths import StatePaths
@@ -26,6 +27,7 @@ __all__ = [
     "DEFAULT_PATH",
     "Config",
     "DirectoryTargetSettings",
+    "GitHubSettings",
     "ImageSettings",
     "NotifySettings",
     "ProxmoxTargetSettings",

@@ -34,6 +34,7 @@ from syncd.config.fields import (
     registry_host,
     socket_path,
 )
+from syncd.config.github_settings import GitHubSettings
 from syncd.config.logins import login
 from syncd.config.notify_settings import Event, NotifySettings
 from syncd.config.paths import STATE, StatePaths
@@ -246,6 +247,7 @@ class Config(_Section):
     worker: WorkerSettings = WorkerSettings()
     limits: LimitSettings = LimitSettings()
     notify: NotifySettings = NotifySettings()
+    github: GitHubSettings = GitHubSettings()
     sender: tuple[SenderSettings, ...] = ()
     registry: tuple[RegistrySettings, ...] = ()
     image: tuple[ImageSettings, ...] = ()

@@ -26,6 +26,8 @@ BODY_MAX = 25 << 20
 
 PACKAGE_EVENTS = ("package", "registry_package", "package_v2")
 _ACTIONS = ("published", "updated")
+_RUN_EVENT = "workflow_run"
+_RUN_ACTION = "completed"
 _ID_MAX = 200
 
 
@@ -69,15 +71,23 @@ def pushed_by(delivery: Delivery) -> PushEvent | Ignored:
         if not repositories:
             return Ignored("it names no container image")
         return PushEvent(repositories)
-    if delivery.event == "workflow_run":
+    if delivery.event == _RUN_EVENT:
         run = mapping(payload.get("workflow_run"))
-        if action != "completed" or run.get("conclusion") != "success":
+        if action != _RUN_ACTION or run.get("conclusion") != "success":
             return Ignored("the workflow run did not complete with success")
         owner = mapping(mapping(payload.get("repository")).get("owner")).get("login")
         if not isinstance(owner, str):
             return Ignored("it names no owner")
         return PushEvent(owner=owner.lower())
     return Ignored(f"syncd does nothing on the event {delivery.event!r:.60}")
+
+
+def is_read(event: str, action: str) -> bool:
+    """Tell whether a delivery of this event and action may say that something was pushed."""
+    return (event in PACKAGE_EVENTS and action in _ACTIONS) or (event, action) == (
+        _RUN_EVENT,
+        _RUN_ACTION,
+    )
 
 
 def _repositories(payload: Mapping[str, Any]) -> Iterator[str]:

@@ -12,11 +12,19 @@ from syncd.oci.image import read_image
 from syncd.oci.layout import blob_name
 from syncd.oci.manifest import Descriptor, Image, Layer, Reader
 from syncd.oci.mirror import MirrorLocation
-from syncd.oci.reference import Digest, Platform, Reference, is_attachment, is_tag
+from syncd.oci.reference import (
+    GITHUBS_REGISTRY,
+    Digest,
+    Platform,
+    Reference,
+    is_attachment,
+    is_tag,
+)
 from syncd.oci.runtime import is_init
 from syncd.oci.source import OpenedImage, open_image
 
 __all__ = [
+    "GITHUBS_REGISTRY",
     "OCI_CONFIG",
     "OCI_INDEX",
     "OCI_MANIFEST",

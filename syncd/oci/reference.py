@@ -36,6 +36,8 @@ _IMPLIED = {("arm64", "v8"), ("arm64", "v8.0"), ("amd64", "v1")}
 _ATTACHMENT = re.compile(r"sha(?:256-[0-9a-f]{64}|512-[0-9a-f]{64,})(?:[.-]|\Z)")
 _HEX_LENGTH = {"sha256": 64, "sha512": 128}
 _DOCKER_HUB = ("docker.io", "index.docker.io", "registry-1.docker.io")
+GITHUBS_REGISTRY = "ghcr.io"
+"""The registry whose passwords are tokens of GitHub, and whose pushes GitHub's webhooks tell."""
 FOREIGN_TRANSPORTS = (
     "containers-storage",
     "docker-daemon",

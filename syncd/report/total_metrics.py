@@ -24,6 +24,7 @@ from syncd.sync import (
     Handing,
     Instead,
     Reception,
+    Redelivery,
     Reload,
     Result,
     Step,
@@ -56,6 +57,18 @@ _COUNTERS = (
         "syncd_deliveries",
         "Deliveries of webhooks, by what became of them.",
         {"result": Reception},
+    ),
+    _Counter(
+        Counted.REDELIVERIES,
+        "syncd_redeliveries",
+        "Missed deliveries that GitHub was asked for again, by what became of that.",
+        {"result": Redelivery},
+    ),
+    _Counter(
+        Counted.DELIVERY_LOOKS,
+        "syncd_missed_delivery_looks",
+        "Looks for missed deliveries at GitHub, by how they ended.",
+        {"result": Ending},
     ),
     _Counter(
         Counted.NOTIFICATIONS,

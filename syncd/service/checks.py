@@ -17,9 +17,10 @@ from pathlib import Path
 from syncd.config import Config, ImageSettings, check_secret
 from syncd.errors import ConfigError, NotFoundError, RegistryUnavailableError, SyncdError
 from syncd.files import free_and_total
-from syncd.oci import Reference
-from syncd.oci.registry import GITHUBS_REGISTRY, Registry, token_expiry
+from syncd.oci import GITHUBS_REGISTRY, Reference
+from syncd.oci.registry import Registry, token_expiry
 from syncd.service.condition_checks import condition_results
+from syncd.service.github_checks import github_results
 from syncd.service.live_config import targets_of
 from syncd.service.mirror_checks import mirror_results
 from syncd.service.notification_checks import notification_results
@@ -47,6 +48,7 @@ def check_results(config: Config) -> list[CheckResult]:
     found += _clocks(skews)
     found += mirror_results(config)
     found += signature_results(config, _registry)
+    found += github_results(config)
     targets = targets_of(config)
     for target in targets.values():
         found += target.check()
@@ -212,7 +214,8 @@ def _others(config: Config) -> Iterator[CheckResult]:
     """Look at the files of all other secrets; only what is wrong is told."""
     files = [registry.password_file for registry in config.registry]
     files += [target.token_secret_file for target in config.target if target.type == "proxmox"]
-    for file in (*files, config.notify.urls_file, config.notify.ping_url_file):
+    files += [config.notify.urls_file, config.notify.ping_url_file, config.github.token_file]
+    for file in files:
         try:
             check_secret(file)
         except ConfigError as exc:

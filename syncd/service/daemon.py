@@ -30,6 +30,7 @@ from syncd.service.descriptors import http_limits, log_seldom, raised_limit
 from syncd.service.live_config import LiveConfig
 from syncd.service.measurements import Measurements
 from syncd.service.messenger import Messenger
+from syncd.service.missed_deliveries import MissedDeliveries
 from syncd.service.process import forbid_dumps
 from syncd.service.schedule import Schedule
 from syncd.service.services import Services, assemble
@@ -125,6 +126,7 @@ async def _run(
                     group.create_task(watchdog()),
                     group.create_task(keep_in_order(services)),
                     group.create_task(Measurements(services).keep()),
+                    group.create_task(MissedDeliveries(services).keep()),
                 ]
                 await stopping
                 for keeper in keepers:

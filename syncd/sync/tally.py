@@ -75,6 +75,13 @@ class Reception(enum.StrEnum):
     """syncd could not take it: no secret is configured, or the ledger gave no answer."""
 
 
+class Redelivery(enum.StrEnum):
+    """What became of asking GitHub for a delivery that was missed."""
+
+    ASKED = "asked"
+    REFUSED = "refused"
+
+
 class Reload(enum.StrEnum):
     """What became of a reload of the configuration."""
 
@@ -93,7 +100,7 @@ class Handing(enum.StrEnum):
 
 
 class Ending(enum.StrEnum):
-    """How a sweep ended."""
+    """How a sweep, or a look at GitHub's deliveries, ended."""
 
     COMPLETED = "completed"
     BROKEN_OFF = "broken_off"
@@ -104,6 +111,10 @@ class Counted(enum.StrEnum):
 
     DELIVERIES = "deliveries"
     """Deliveries of webhooks: their result."""
+    REDELIVERIES = "redeliveries"
+    """Missed deliveries that GitHub was asked for: the result."""
+    DELIVERY_LOOKS = "delivery_looks"
+    """Looks for missed deliveries: their result."""
     RELOADS = "reloads"
     """Reloads of the configuration: their result."""
     NOTIFICATIONS = "notifications"

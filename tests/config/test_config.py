@@ -8,8 +8,10 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from syncd.config import load as loading
+from syncd.config.github_settings import GitHubSettings
 from syncd.config.load import embedded, likely_socket, load_config, locate
 from syncd.config.settings import (
     Config,
@@ -546,3 +548,73 @@ def test_mountpoint(line: str, mountpoint: Path | None, tmp_path: Path) -> None:
     (target,) = load_config(tmp_path / "syncd.toml").target
     assert isinstance(target, DirectoryTargetSettings)
     assert target.mountpoint == mountpoint
+
+
+@pytest.mark.parametrize(
+    "hook",
+    [
+        "orgs/mieweb",
+        "orgs/mieweb/hooks/12345678",
+        "repos/Octo_managed/a.b-c_d",
+        "repos/o/hooks/hooks/1",
+        "repos/o/..x",
+    ],
+)
+def test_github_hook(hook: str) -> None:
+    """One place may stand for a list of itself."""
+    assert GitHubSettings(hook=hook).hook == GitHubSettings(hook=[hook]).hook == (hook,)
+
+
+@pytest.mark.parametrize(
+    "hook",
+    [
+        "",
+        "mieweb",
+        "orgs/",
+        "orgs/a/b",
+        "orgs/..",
+        "repos/a",
+        "repos/a/..",
+        "repos/a/../hooks/1",
+        "repos/a/.",
+        "orgs/a/hooks/",
+        "orgs/a/hooks/x",
+        "orgs/a/hooks/1/deliveries",
+        "orgs/a?b",
+        "orgs/a\n",
+        "/orgs/a",
+        "https://github.com/orgs/a",
+    ],
+)
+def test_bad_github_hook(hook: str) -> None:
+    """What leads elsewhere in GitHub's API is refused."""
+    with pytest.raises(ValidationError, match="write orgs/ORG or repos/OWNER/REPOSITORY"):
+        GitHubSettings(hook=(hook,))
+
+
+@pytest.mark.parametrize(
+    "api",
+    [
+        "http://api.github.com",
+        "ftp://api.github.com",
+        "api.github.com",
+        "https://",
+        "https://user:secret@api.github.com",
+        "https://api.github.com?a",
+        "https://api.github.com#a",
+        "https://api.github.com/a b",
+        "https://api.github.com:x",
+        "https://[x",
+        "https://gïthub.com",
+    ],
+)
+def test_bad_github_api(api: str) -> None:
+    """The token goes nowhere without encryption, and nowhere that is no host."""
+    with pytest.raises(ValidationError, match="write a URL like"):
+        GitHubSettings(api=api)
+
+
+def test_github_api() -> None:
+    """A GitHub Enterprise Server has its API in a path; a double speaks HTTP on loopback."""
+    for api in ("https://github.example.org/api/v3", "http://127.0.0.1:9", "http://[::1]:9"):
+        assert GitHubSettings(api=f"{api}/").api == api

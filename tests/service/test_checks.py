@@ -12,7 +12,9 @@ import pytest
 from syncd.config.load import load_config
 from syncd.errors import RegistryError, RegistryUnavailableError, SyncdError
 from syncd.service.checks import _expiry, check_results
+from syncd.service.github_checks import github_results
 from syncd.targets.target import CheckResult
+from tests.fakes.github import GitHub
 from tests.fakes.registry import Registry
 from tests.harness import REPOSITORY, Harness, configure, described, sample
 
@@ -180,3 +182,67 @@ async def test_of_the_daemon(tmp_path: Path, registry: Registry) -> None:
         first, *rest = described(answer, "/api/v1/check")["results"]
         assert (first["ok"], "nonsense" in first["detail"]) == (False, True)
         assert [one["ok"] for one in rest if one["subject"] == f"image {harness.latest}"] == [True]
+
+
+def at_github(folder: Path, registry: Registry, github: GitHub, hook: str) -> Path:
+    """Return a configuration whose webhook is at a GitHub."""
+    token = folder / "github-token"
+    token.write_text(github.token.text)
+    token.chmod(0o600)
+    table = f'[github]\ntoken_file = "{token}"\nhook = "{hook}"\napi = "{github.url}"\n'
+    return configure(folder, registry, more=table)
+
+
+def test_webhook(tmp_path: Path, registry: Registry) -> None:
+    """A webhook is told with what it missed, and is at fault while its newest delivery failed."""
+    subject = "webhook orgs/mieweb/hooks/501"
+    with GitHub() as github:
+        hook = github.set_up("orgs/mieweb", "https://syncd.example.org/webhooks/github")
+        config = at_github(tmp_path, registry, github, "orgs/mieweb")
+        where = "leads to syncd.example.org"
+        assert found(config)[subject] == (
+            True,
+            f"{where}, and had nothing to deliver in three days",
+        )
+        github.failed(hook, "a")
+        said = found(config)[subject]
+        assert not said[0]
+        assert said[1].startswith(f"{where}; 1 missed in three days; the newest delivery, at ")
+        assert said[1].endswith("failed to connect")
+        github.attempted(hook, "b")
+        assert found(config)[subject] == (True, f"{where}; 1 missed in three days")
+        github.attempted(hook, "a")
+        assert found(config)[subject] == (True, f"{where}; nothing missed in three days")
+        assert github.asked_again == []
+
+
+@pytest.mark.parametrize(
+    ("hook", "token", "told"),
+    [
+        ("orgs/another", "github_pat_11ABCDEFG0123456789", "404 for orgs/another/hooks: Not Found"),
+        ("orgs/mieweb", "ghp_old", "Bad credentials; the token was revoked"),
+        ("orgs/mieweb", "two lines\nof text", "write the token alone into github.token_file"),
+    ],
+)
+def test_bad_webhook(
+    hook: str, token: str, told: str, *, tmp_path: Path, registry: Registry
+) -> None:
+    """A webhook that cannot be looked at is a fault, with the remedy and without the token."""
+    with GitHub() as github:
+        github.set_up("orgs/mieweb", "https://syncd.example.org/webhooks/github")
+        config = at_github(tmp_path, registry, github, hook)
+        (tmp_path / "github-token").write_text(token)
+        (tmp_path / "github-token").chmod(0o604)
+        said = found(config)
+    ok, detail = said["deliveries missed while down"]
+    assert (ok, told in detail, token in detail) == (False, True, False)
+    assert "may be read or written by every user" in said[f"secret file {tmp_path}/github-token"][1]
+
+
+def test_no_token_for_github(tmp_path: Path, registry: Registry) -> None:
+    """Where images of ghcr.io are watched without a token, that is told, and is no fault."""
+    config = load_config(configure(tmp_path, registry))
+    assert list(github_results(config)) == []
+    image = config.image[0].model_copy(update={"repository": "ghcr.io/owner/image"})
+    (result,) = github_results(config.model_copy(update={"image": (image,)}))
+    assert (result.ok, "not asked for again" in result.detail) == (True, True)

@@ -6,12 +6,11 @@ connection broke.  It never waits without a bound, and sends credentials to nobo
 
 from syncd.oci.registry.auth import Logins
 from syncd.oci.registry.client import Registry
-from syncd.oci.registry.github_token import GITHUBS_REGISTRY, token_expiry
+from syncd.oci.registry.github_token import token_expiry
 from syncd.oci.registry.mirrored import IMPATIENT, LeftAlone, Mirror, MirroredRepository
 from syncd.oci.registry.session import Timeouts
 
 __all__ = [
-    "GITHUBS_REGISTRY",
     "IMPATIENT",
     "LeftAlone",
     "Logins",

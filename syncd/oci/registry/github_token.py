@@ -14,9 +14,7 @@ import requests
 
 from syncd import __version__
 from syncd.errors import RegistryError, RegistryUnavailableError
-
-GITHUBS_REGISTRY = "ghcr.io"
-"""The registry whose passwords are tokens of GitHub."""
+from syncd.oci.reference import GITHUBS_REGISTRY
 
 _HEADER = "GitHub-Authentication-Token-Expiration"
 _TIMEOUT = (10.0, 10.0)  # seconds to connect, and for the headers
