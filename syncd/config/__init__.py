@@ -7,7 +7,7 @@ needed, and part of no value that could be printed.
 from syncd.config.cron import cron_trigger, next_time
 from syncd.config.example import Value, configuration_text, example_text
 from syncd.config.faults import check_value
-from syncd.config.fields import parse_span
+from syncd.config.fields import GITHUBS_NETWORKS, parse_span
 from syncd.config.github_settings import GitHubSettings
 from syncd.config.load import DEFAULT_PATH, likely_socket, load_config, locate, parse_config
 from syncd.config.notify_settings import NotifySettings
@@ -25,6 +25,7 @@ from syncd.config.target_settings import DirectoryTargetSettings, ProxmoxTargetS
 
 __all__ = [
     "DEFAULT_PATH",
+    "GITHUBS_NETWORKS",
     "Config",
     "DirectoryTargetSettings",
     "GitHubSettings",

@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Callable
 from datetime import timedelta
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated
 
@@ -24,6 +25,9 @@ _SPAN = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
 
 SOCKET_PATH_MAX = 107
 """Bytes of a Unix socket's path: sun_path has 108, and the last one is 0 (unix(7))."""
+
+GITHUBS_NETWORKS = "github"
+"""What stands for the networks that GitHub names itself."""
 
 _RATE = re.compile(r"([0-9.]+ *[A-Za-z]*)(?:/s)?")
 
@@ -100,6 +104,24 @@ def registry_host(value: str) -> str:
         return Reference.parse(f"{value}/owner/image").registry
     except SyncdError as exc:
         raise ValueError(str(exc)) from exc
+
+
+def network(value: str) -> str:
+    """Return an address or a network of addresses as it is compared; not that of everybody."""
+    try:
+        found = ip_network(value)
+    except ValueError as exc:
+        raise ValueError(
+            "write an address or a network like 192.0.2.0/24 or 2001:db8::/32"
+        ) from exc
+    if not found.prefixlen:
+        raise ValueError("this network is everybody: leave the key out instead")
+    return str(found)
+
+
+def hook_source(value: str) -> str:
+    """Return a network that deliveries may come from, or the word for GitHub's own ones."""
+    return value if value == GITHUBS_NETWORKS else network(value)
 
 
 def cron_line(value: str) -> str:

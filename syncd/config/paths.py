@@ -54,6 +54,11 @@ class StatePaths:
         return self.directory / "trust"
 
     @property
+    def hook_networks(self) -> Path:
+        """The file of the networks that GitHub named last."""
+        return self.directory / "hook-networks.json"
+
+    @property
     def socket(self) -> Path:
         """The Unix socket of the daemon of this state, where nothing else is configured.
 

@@ -28,7 +28,9 @@ from syncd.config.fields import (
     check_platforms,
     check_repository,
     cron_line,
+    hook_source,
     listen_address,
+    network,
     one_or_several,
     parsed,
     registry_host,
@@ -66,6 +68,12 @@ class ServerSettings(_Section):
     ] = "127.0.0.1:8750"
     socket: Annotated[Path, AfterValidator(socket_path)] | None = None
     names: tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:\[\]-]{1,255}$")], ...] = ()
+    proxies: tuple[Annotated[str, AfterValidator(network)], ...] = ()
+    hook_addresses: Annotated[
+        tuple[Annotated[str, AfterValidator(hook_source)], ...],
+        Field(min_length=1, max_length=1000),
+        BeforeValidator(one_or_several),
+    ] = ()
     webhook_secret_file: Path | None = None
     api_token_file: Path | None = None
     sync_token_file: Path | None = None

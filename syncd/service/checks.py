@@ -20,7 +20,7 @@ from syncd.files import free_and_total
 from syncd.oci import GITHUBS_REGISTRY, Reference
 from syncd.oci.registry import Registry, token_expiry
 from syncd.service.condition_checks import condition_results
-from syncd.service.github_checks import github_results
+from syncd.service.github_checks import address_results, github_results
 from syncd.service.live_config import targets_of
 from syncd.service.mirror_checks import mirror_results
 from syncd.service.notification_checks import notification_results
@@ -49,6 +49,7 @@ def check_results(config: Config) -> list[CheckResult]:
     found += mirror_results(config)
     found += signature_results(config, _registry)
     found += github_results(config)
+    found += address_results(config, datetime.now(UTC))
     targets = targets_of(config)
     for target in targets.values():
         found += target.check()

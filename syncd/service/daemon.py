@@ -127,6 +127,7 @@ async def _run(
                     group.create_task(keep_in_order(services)),
                     group.create_task(Measurements(services).keep()),
                     group.create_task(MissedDeliveries(services).keep()),
+                    group.create_task(services.hook_networks.keep()),
                 ]
                 await stopping
                 for keeper in keepers:

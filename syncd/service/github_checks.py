@@ -7,17 +7,25 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from syncd.config import Config
+from syncd.config import GITHUBS_NETWORKS, Config
 from syncd.errors import SyncdError
 from syncd.oci import GITHUBS_REGISTRY
 from syncd.service.clock import HostClock
+from syncd.service.hook_networks import learnt
 from syncd.targets import CheckResult
 
 if TYPE_CHECKING:
     from syncd.service.missed_deliveries import Missed
 
+_OLD = timedelta(days=2)  # GitHub asks for regular looks at its networks
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
+_UNSEEN = (
+    "a reverse proxy on this host hides who calls, so all that it hands on is refused: name its "
+    "address in server.proxies, and have it set X-Forwarded-For"
+)
 _SUBJECT = "deliveries missed while down"
 # The check is typed in a shell; a credential is given to the service alone.
 _NOBODY = (
@@ -42,6 +50,27 @@ def github_results(config: Config) -> Iterator[CheckResult]:
         yield _of(each)
     for fault in faults:
         yield CheckResult(False, _SUBJECT, str(fault))
+
+
+def address_results(config: Config, now: datetime) -> Iterator[CheckResult]:
+    """Look at what `server.hook_addresses` lets in."""
+    server, subject = config.server, "hook addresses"
+    if not server.hook_addresses:
+        return
+    own = len([each for each in server.hook_addresses if each != GITHUBS_NETWORKS])
+    allowed, ok = f"deliveries are taken from {own} networks of the configuration", True
+    if own < len(server.hook_addresses):
+        known = learnt(config)
+        if known is None:
+            allowed = f"{allowed}; GitHub's are not known yet, and its deliveries are answered 503"
+        else:
+            when = f"{known.at.astimezone():%Y-%m-%d %H:%M %Z}"
+            allowed = f"{allowed}, and from {len(known.networks)} that GitHub named on {when}"
+        ok = known is not None and now - known.at <= _OLD
+    yield CheckResult(ok, subject, allowed)
+    host = server.listen.rpartition(":")[0].strip("[]")
+    if not server.proxies and host in _LOOPBACK:
+        yield CheckResult(False, subject, _UNSEEN)
 
 
 async def _asked(config: Config, token: str) -> tuple[list[Missed], list[SyncdError]]:

@@ -20,6 +20,7 @@ from syncd.config import Config
 from syncd.errors import GitHubError, GitHubUnavailableError, SyncdError
 from syncd.events import KEPT, Attempt, Hook, missed
 from syncd.oci import GITHUBS_REGISTRY
+from syncd.service.asking import Asking
 from syncd.service.clock import Clock, HostClock
 from syncd.service.github_api import GitHubApi
 from syncd.service.services import Services
@@ -33,11 +34,9 @@ ASKED_MAX = 100
 _FIRST = 30.0  # seconds after the start
 _EVERY = timedelta(hours=1)
 _EVERY_LEAST = 60.0  # seconds between two looks
-_AGAIN = 300.0  # seconds after a look that failed, doubled each time
 _PAUSE = 1.0  # seconds before each POST, as GitHub's best practices ask
 _REFUSALS_MAX = 3  # in a row, until the rest is left to the next look
 _PLACES_MAX = 20  # where webhooks are looked for
-_WAKING = 60.0  # seconds between two looks at the clock: a host may have been suspended
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,25 +64,13 @@ class MissedDeliveries:
         self._services = services
         self._clock = clock or HostClock()
         self._pause = pause
-        self._woken = asyncio.Event()
-        self._reloaded = False
+        self._asking = Asking(self._clock, _FIRST)
         self._known = services.live.config
-        self._failures = 0
-        self._rest = 0.0  # the uptime until which GitHub wants to be left alone
         services.live.on_change(self._apply)
 
     async def keep(self) -> None:
         """Look when it is time, again and again until cancelled."""
-        due = self._clock.uptime() + _FIRST
-        while True:
-            self._woken.clear()
-            if self._clock.uptime() >= due:
-                due = await self.look() + self._clock.uptime()
-            wait = min(_WAKING, max(due - self._clock.uptime(), 0.0))
-            await self._clock.wait(self._woken, wait)
-            if self._reloaded:
-                self._reloaded = False
-                due = min(due, max(self._rest, self._clock.uptime()))
+        await self._asking.keep(self.look)
 
     async def look(self) -> float:
         """Ask for what was missed; return the seconds until the next look.  Never raises."""
@@ -95,22 +82,13 @@ class MissedDeliveries:
         except SyncdError as exc:
             log.warning("deliveries missed are not known", error=str(exc))
             tally.add(Counted.DELIVERY_LOOKS, Ending.BROKEN_OFF)
-            return self._until_again(exc, every)
+            return self._asking.after(exc, every)
         except Exception:
             log.exception("fault in syncd")
             return every
         tally.add(Counted.DELIVERY_LOOKS, Ending.COMPLETED)
-        self._failures = 0
+        self._asking.succeeded()
         return every
-
-    def _until_again(self, exc: SyncdError, every: float) -> float:
-        """Return the seconds until the next look after one that failed."""
-        if not isinstance(exc, GitHubUnavailableError):
-            return every
-        self._failures += 1
-        self._rest = self._clock.uptime() + exc.retry_after
-        waits = _AGAIN * 2.0 ** min(self._failures - 1, 10)
-        return max(exc.retry_after, min(waits, _EVERY.total_seconds()))
 
     async def _ask_for_missed(self, config: Config) -> bool:
         """Ask for what was missed; return whether there is a token.  Raise SyncdError."""
@@ -157,8 +135,7 @@ class MissedDeliveries:
     def _apply(self, config: Config) -> None:
         """Look at once where a reload may have mended something."""
         if config.github != self._known.github or config.server.names != self._known.server.names:
-            self._reloaded = True
-            self._woken.set()
+            self._asking.look_at_once()
         self._known = config
 
 

@@ -19,6 +19,7 @@ from syncd.oci import Reference
 from syncd.progress import Progress
 from syncd.report import Metrics
 from syncd.service.checks import check_results
+from syncd.service.hook_networks import HookNetworks
 from syncd.service.live_config import LiveConfig
 from syncd.service.repositories import Repositories
 from syncd.sync import (
@@ -65,6 +66,7 @@ class Services:
     logs: JobLogs
     stopping: threading.Event
     processes: ConversionProcesses | None
+    hook_networks: HookNetworks
 
     @property
     def config_file(self) -> Path | None:
@@ -163,6 +165,7 @@ def assemble(
         logs,
         stopping,
         processes,
+        HookNetworks(live, executors),
     )
 
 

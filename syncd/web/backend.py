@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from syncd.events import BODY_MAX
+from syncd.events import BODY_MAX, Network
 from syncd.report import Metrics
 from syncd.sync import (
     Activity,
@@ -68,6 +68,14 @@ class HttpLimits:
     """Seconds in which a stopping server still answers what it has accepted."""
 
 
+class HookNetworks(Protocol):
+    """From where GitHub says that it delivers."""
+
+    @property
+    def known(self) -> tuple[Network, ...] | None:
+        """The networks that GitHub named last, or None while it has named none."""
+
+
 class Backend(Protocol):
     """The services that requests are answered with."""
 
@@ -113,6 +121,10 @@ class Backend(Protocol):
 
     async def check(self) -> list[CheckResult]:
         """Return what of the service is usable and what is not."""
+
+    @property
+    def hook_networks(self) -> HookNetworks:
+        """From where GitHub says that it delivers."""
 
     @property
     def metrics(self) -> Metrics:

@@ -59,6 +59,7 @@ _GITHUB = Operation(
     answers={
         200: Answer("A ping was understood.", PongAnswer),
         401: Answer("The signature is missing or wrong."),
+        403: Answer("No deliveries are taken from this address (server.hook_addresses)."),
         429: _SLOWED,
         **_TAKEN,
     },

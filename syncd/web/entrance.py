@@ -18,11 +18,14 @@ from syncd.events import Ignored, PushEvent
 from syncd.sync import Cause, Counted, Reception, soon
 from syncd.web.attempts import Attempts
 from syncd.web.backend import Backend
+from syncd.web.clients import client_address, counted_as
 from syncd.web.connections import CODED, coded
-from syncd.web.peers import address_of
+from syncd.web.peers import Seldom
 from syncd.web.refusals import http_refusal, refusal
 
 log = structlog.stdlib.get_logger()
+
+_REFUSALS_LOGGED = 20  # a minute
 
 Answered = tuple[int, dict[str, object]]
 """The status and the JSON of an answer."""
@@ -38,20 +41,27 @@ class Entrance:
         self._backend = backend
         self._log = log.bind(sender=sender)
         self._attempts = Attempts(of_deliveries=True, sender=sender)
+        self._seldom = Seldom(_REFUSALS_LOGGED)
 
     def admit(self, request: web.Request) -> None:
         """Raise HTTPTooManyRequests for an address of which nothing is looked at now."""
-        wait = self._attempts.unseen(address_of(request.remote))
+        wait = self._attempts.unseen(counted_as(request, self._backend))
         if wait is not None:
             raise _slowed(wait)
 
+    def refuse(self, request: web.Request, why: str) -> None:
+        """Log, now and then, that a request is refused for its address."""
+        if (passed_over := self._seldom()) is not None:
+            peer = self._peer(request)
+            self._log.warning("delivery refused", peer=peer, error=why, also=passed_over)
+
     def right(self, request: web.Request) -> None:
         """Hear that a request has the right secret or signature."""
-        self._attempts.judged(address_of(request.remote), right=True)
+        self._attempts.judged(counted_as(request, self._backend), right=True)
 
     def wrong(self, request: web.Request, why: str) -> web.HTTPError:
         """Hear that a request has no right secret or signature; return what to raise."""
-        wait = self._attempts.judged(address_of(request.remote), right=False)
+        wait = self._attempts.judged(counted_as(request, self._backend), right=False)
         return _slowed(wait) if wait else web.HTTPUnauthorized(reason=why)
 
     async def receive(self, request: web.Request, read: Reader) -> web.Response:
@@ -64,7 +74,7 @@ class Entrance:
             response = http_refusal(request, exc)
             result = _result(response.status, {})
         except SyncdError as exc:
-            self._log.error("delivery not accepted", peer=request.remote, error=str(exc))
+            self._log.error("delivery not accepted", peer=self._peer(request), error=str(exc))
             response = refusal(503, "syncd cannot accept deliveries; its log says why")
             result = Reception.FAILED
         self._backend.ledger.tally.add(Counted.DELIVERIES, result)
@@ -103,11 +113,16 @@ class Entrance:
         delivery_log.info("delivery accepted", jobs=[job.id for job in jobs])
         return 202, {"jobs": [job.id for job in jobs]}
 
+    def _peer(self, request: web.Request) -> str | None:
+        """Return who calls, for the log."""
+        client = client_address(request, self._backend)
+        return request.remote if client is None else str(client)
+
     async def _answer(self, request: web.Request, read: Reader) -> Answered:
         try:
             return (415, {"error": CODED}) if coded(request) else await read(request)
         except EventError as exc:
-            self._log.warning("delivery refused", peer=request.remote, error=str(exc))
+            self._log.warning("delivery refused", peer=self._peer(request), error=str(exc))
             return 400, {"error": str(exc)}
 
 

@@ -37,9 +37,9 @@ from syncd.web.callers import (
     Scope,
     required,
 )
+from syncd.web.clients import counted_as
 from syncd.web.connections import CODED, coded, is_gone, taken, unmet
 from syncd.web.hosts import is_meant
-from syncd.web.peers import address_of
 from syncd.web.refusals import busy, http_refusal, refusal
 
 log = structlog.stdlib.get_logger()
@@ -145,7 +145,7 @@ class Guard:
                     scopes |= granted
             return bool(scopes)
 
-        wait = self._attempts.refused(address_of(request.remote), is_right)
+        wait = self._attempts.refused(counted_as(request, self._backend), is_right)
         if wait:
             return busy("too many wrong bearer tokens came from this address", math.ceil(wait), 429)
         return scopes if wait is None else refusal(401, _WRONG, _CHALLENGE)

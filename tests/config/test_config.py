@@ -618,3 +618,26 @@ def test_github_api() -> None:
     """A GitHub Enterprise Server has its API in a path; a double speaks HTTP on loopback."""
     for api in ("https://github.example.org/api/v3", "http://127.0.0.1:9", "http://[::1]:9"):
         assert GitHubSettings(api=f"{api}/").api == api
+
+
+def test_networks() -> None:
+    """Addresses and networks of both kinds are taken, and GitHub's own by a word."""
+    server = ServerSettings.model_validate(
+        {"proxies": ["127.0.0.1", "::1", "10.0.0.0/8"], "hook_addresses": "github"}
+    )
+    assert server.proxies == ("127.0.0.1/32", "::1/128", "10.0.0.0/8")
+    assert server.hook_addresses == ("github",)
+
+
+@pytest.mark.parametrize("key", ["proxies", "hook_addresses"])
+@pytest.mark.parametrize("wrong", ["example.org", "10.0.0.1/8", "1.2.3.4/33", "0.0.0.0/0", "::/0"])
+def test_bad_networks(key: str, wrong: str) -> None:
+    """A network with an address in it, a name, and everybody are refused."""
+    with pytest.raises(ValidationError, match="network"):
+        ServerSettings.model_validate({key: [wrong]})
+
+
+def test_no_hook_addresses() -> None:
+    """An empty list is refused: it may mean everybody or nobody."""
+    with pytest.raises(ValidationError, match="at least 1"):
+        ServerSettings.model_validate({"hook_addresses": []})

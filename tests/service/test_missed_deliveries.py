@@ -310,7 +310,7 @@ async def test_reloads(tmp_path: Path, registry: Registry, github: GitHub) -> No
 
         github.answers = [(429, {"Retry-After": "900"}, b"{}")]
         await house.clock.run(seconds=31)
-        await eventually(lambda: house.missed._rest > 0)
+        await eventually(lambda: house.missed._asking._rest > 0)
         assert await reload(hook=(ORG,)) == 1
         assert await reload(hook=(f"{ORG}/hooks/{hook.id}",)) == 1
         await house.clock.run(seconds=901)

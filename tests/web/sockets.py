@@ -63,5 +63,5 @@ async def peer(harness: Harness, address: str = "127.0.0.1") -> AsyncIterator[Pe
 
 def as_strangers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Count each address of loopback as an address of its own, as those of other hosts count."""
-    for module in ("bodies", "connections", "entrance", "guard"):
+    for module in ("bodies", "clients", "connections"):
         monkeypatch.setattr(f"syncd.web.{module}.address_of", str, raising=False)

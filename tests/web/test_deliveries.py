@@ -8,6 +8,8 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from syncd.events import BODY_MAX
+from syncd.service.hook_networks import Learnt
 from syncd.sync.database import Database
 from syncd.sync.job import Cause, Result, State
 from syncd.web.attempts import FREE
@@ -176,6 +179,82 @@ async def test_no_body_of_who_waits(
                 stranger.send(body)
                 assert await stranger.status() == 429
         assert (await harness.deliver(body_for(harness)))[0] == 202
+
+
+def behind_a_proxy(harness: Harness, *sources: str) -> None:
+    """Have loopback be a proxy's address, and take deliveries from these sources only."""
+    server = harness.services.live.config.server
+    update = {"proxies": ("127.0.0.1",), "hook_addresses": sources}
+    harness.configure(server=server.model_copy(update=update))
+
+
+GITHUBS = Learnt((ip_network("192.30.252.0/22"), ip_network("2a0a:a440::/29")), datetime.now(UTC))
+
+
+@pytest.mark.parametrize(
+    ("forwarded", "status"),
+    [
+        ("192.30.252.7", 202),
+        ("2a0a:a440::7", 202),
+        ("192.30.252.7, 203.0.113.9", 403),
+        ("10.0.0.9", 202),
+        ("10.0.1.9", 403),
+        ("192.30.252.7, unknown", 403),
+        ("", 403),
+    ],
+)
+async def test_hook_addresses(
+    forwarded: str, status: int, tmp_path: Path, registry: Registry
+) -> None:
+    """Deliveries come from GitHub's networks and from those of the configuration, or are 403."""
+    async with Harness(tmp_path, registry, server=LATER) as harness:
+        behind_a_proxy(harness, "github", "10.0.0.0/24")
+        harness.services.hook_networks._learnt = GITHUBS
+        headers = {"X-Forwarded-For": forwarded} if forwarded else {}
+        assert (await harness.deliver(body_for(harness), **headers))[0] == status
+        assert len(harness.services.ledger.jobs(9)) == (status == 202)
+        behind_a_proxy(harness)
+        assert (await harness.deliver(body_for(harness), **headers))[0] == 202
+
+
+async def test_refused_unread(tmp_path: Path, registry: Registry) -> None:
+    """Who may not deliver is told so before the body, in few lines of the log, as the client is."""
+    async with Harness(tmp_path, registry, server=LATER) as harness:
+        behind_a_proxy(harness, "192.30.252.0/22")
+        with capture_logs() as logs:
+            for _ in range(30):
+                async with peer(harness) as stranger:
+                    stranger.send(
+                        "POST /webhooks/github HTTP/1.1\nHost: x\nContent-Length: 9\n"
+                        "X-Forwarded-For: 203.0.113.9\n\n"
+                    )
+                    assert await stranger.status() == 403
+        assert len(logs) == 20
+        assert {line["peer"] for line in logs} == {"203.0.113.9"}
+        assert 'syncd_deliveries_total{result="refused"} 30.0' in await counted(harness)
+
+
+async def test_networks_that_are_not_known(tmp_path: Path, registry: Registry) -> None:
+    """While GitHub's networks are not known nobody is taken for GitHub: 503, and never 202."""
+    async with Harness(tmp_path, registry, server=LATER) as harness:
+        behind_a_proxy(harness, "github", "10.0.0.0/24")
+        body = body_for(harness)
+        status, answer = await harness.deliver(body, **{"X-Forwarded-For": "192.30.252.7"})
+        assert (status, "from where GitHub delivers" in answer["error"]) == (503, True)
+        assert (await harness.deliver(body, **{"X-Forwarded-For": "10.0.0.1"}))[0] == 202
+
+
+async def test_guesses_through_a_proxy(tmp_path: Path, registry: Registry) -> None:
+    """Behind a proxy that is known, who guesses waits alone, whatever else the header says."""
+    async with Harness(tmp_path, registry, server=LATER) as harness:
+        behind_a_proxy(harness)
+        wrong, body = signed(b"another body"), body_for(harness)
+        for number in range(3 * FREE):
+            wrong["X-Forwarded-For"] = f"192.30.252.7, 198.51.100.{number}, 203.0.113.9"
+            status, _ = await harness.deliver(body, **wrong)
+        assert status == 429
+        wrong["X-Forwarded-For"] = "203.0.113.9, 192.30.252.7"
+        assert (await harness.deliver(body, **wrong))[0] == 401
 
 
 async def test_signature_of_any_bytes(tmp_path: Path, registry: Registry) -> None:
