@@ -35,6 +35,8 @@ NETWORKS_MAX = 1000
 _PATH = "/webhooks/github"
 _ID_MAX = 1 << 63
 _GUID = re.compile(r"[0-9A-Za-z-]{1,100}")
+_URL_MAX = 2048
+_YEARS = range(2000, 9000)  # beyond, a moment has no equal in some time zones
 _TOLD_MAX = 100  # characters of what GitHub says of a failure
 
 Network = IPv4Network | IPv6Network
@@ -82,7 +84,7 @@ def hooks_of(page: object) -> list[Hook]:
     found = []
     for entry in _objects(page, "a list of webhooks"):
         number, url = entry.get("id"), text(mapping(entry.get("config")).get("url"))
-        if _is_id(number) and url.isprintable():
+        if _is_id(number) and url.isprintable() and len(url) <= _URL_MAX:
             found.append(Hook(number, url))
     return found
 
@@ -135,6 +137,8 @@ def _attempt(entry: dict[str, object]) -> Attempt | None:
         at = datetime.fromisoformat(text(entry.get("delivered_at")))
         at = at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC)
     except (ValueError, OverflowError):
+        return None
+    if at.year not in _YEARS:
         return None
     return Attempt(
         number,

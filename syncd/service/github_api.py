@@ -203,7 +203,10 @@ class GitHubApi:
         return text[:_TOLD_MAX]
 
 
-def _trust(settings: GitHubSettings) -> ssl.SSLContext:
+def _trust(settings: GitHubSettings) -> ssl.SSLContext | bool:
+    """Return what certificates are trusted; True stands for the context that aiohttp has ready."""
+    if settings.ca_file is None:
+        return True
     try:
         return ssl.create_default_context(cafile=settings.ca_file)
     except (OSError, ssl.SSLError) as exc:

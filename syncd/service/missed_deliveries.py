@@ -37,6 +37,7 @@ _EVERY_LEAST = 60.0  # seconds between two looks
 _PAUSE = 1.0  # seconds before each POST, as GitHub's best practices ask
 _REFUSALS_MAX = 3  # in a row, until the rest is left to the next look
 _PLACES_MAX = 20  # where webhooks are looked for
+_HOOKS_MAX = 20  # whose deliveries are looked at
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +189,7 @@ async def _hooks(api: GitHubApi, config: Config) -> tuple[dict[str, Hook], list[
                 "write where it is set up into github.hook, and its host into server.names",
             )
         )
+    hooks = dict(list(hooks.items())[:_HOOKS_MAX])
     # Most guesses are wrong: a repository is not always named as its packages are.
     return hooks, faults if named else []
 

@@ -10,9 +10,10 @@ A Unix socket is on this host, like loopback.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from itertools import islice
 
 from aiohttp import web
 
@@ -26,7 +27,7 @@ _HERE = IPv4Address("127.0.0.1")
 Address = IPv4Address | IPv6Address
 
 
-def client_of(peer: str | None, forwarded: Iterable[str], proxies: Iterable[str]) -> Address | None:
+def client_of(peer: str | None, forwarded: Sequence[str], proxies: Iterable[str]) -> Address | None:
     """Return the address of a client, or None where a trusted proxy tells none that is one.
 
     `peer` is the address that the socket tells, none for a Unix socket; `forwarded` are the
@@ -36,9 +37,10 @@ def client_of(peer: str | None, forwarded: Iterable[str], proxies: Iterable[str]
     address = _address(peer) if peer else _HERE
     if not trusted:
         return address
-    hops = [hop for header in forwarded for hop in header.split(",")][-_HOPS_MAX:]
-    while hops and address is not None and any(address in network for network in trusted):
-        address = _address(hops.pop())
+    for hop in islice(_hops(forwarded), _HOPS_MAX):
+        if address is None or not any(address in network for network in trusted):
+            break
+        address = _address(hop)
     return address
 
 
@@ -52,6 +54,12 @@ def counted_as(request: web.Request, backend: Backend) -> str:
     """Return what a client counts as (`syncd.web.peers.address_of`), or its proxy if need be."""
     client = client_address(request, backend)
     return address_of(request.remote if client is None else str(client))
+
+
+def _hops(forwarded: Sequence[str]) -> Iterator[str]:
+    """Yield what proxies wrote, the last one first; no more of a long header is cut up."""
+    for header in reversed(forwarded):
+        yield from reversed(header.rsplit(",", _HOPS_MAX))
 
 
 @lru_cache(maxsize=8)

@@ -103,6 +103,8 @@ def test_how_it_ended(more: dict[str, Any], ok: bool) -> None:
         {"delivered_at": "yesterday"},
         {"delivered_at": "0001-01-01T00:00:00+23:59"},
         {"delivered_at": 7},
+        {"delivered_at": "9999-12-31T23:59:59Z"},
+        {"delivered_at": "1999-12-31T23:59:59Z"},
         {"status": None},
         {"status": "pending"},
     ],
@@ -126,9 +128,11 @@ def test_hooks() -> None:
         "https://x:y@a.example:8443/deep/webhooks/github/?a=b": ("a.example", True),
         "https://a.example/webhooks/githubs": ("a.example", False),
         "https://[broken/webhooks/github": ("", False),
+        f"https://{'a' * 1900}/webhooks/github": ("a" * 1900, True),
         "": ("", False),
     }
     page = [{"id": 7, "config": {"url": url}} for url in urls]
+    page += [{"id": 7, "config": {"url": f"https://{'a' * 2048}/webhooks/github"}}]
     listed = hooks_of([*page, {"id": 7}, {"id": None, "config": {"url": "x"}}, {"config": 1}, 3])
     assert [(hook.host, hook.leads_to_syncd) for hook in listed] == [*urls.values(), ("", False)]
 

@@ -182,6 +182,15 @@ async def test_whose_webhook(
         assert errors == []
 
 
+async def test_very_many_webhooks(tmp_path: Path, registry: Registry, github: GitHub) -> None:
+    """Of very many webhooks that lead here a few are looked at."""
+    async with Harness(tmp_path, registry) as harness:
+        for _ in range(150):
+            leading_to(harness, github)
+        await House(harness, github).missed.look()
+    assert len([path for _, path in github.requests if path.endswith("/deliveries")]) == 20
+
+
 async def test_without_a_token(tmp_path: Path, registry: Registry, github: GitHub) -> None:
     """Without a token GitHub is asked nothing, and nothing is told."""
     async with Harness(tmp_path, registry) as harness:
