@@ -17,7 +17,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from syncd.config.faults import place_of, sentence
-from syncd.config.settings import Config, ServerSettings, StateSettings
+from syncd.config.server_settings import ServerSettings
+from syncd.config.settings import Config, StateSettings
 from syncd.config.target_settings import DirectoryTargetSettings
 from syncd.errors import ConfigError, why_unread
 

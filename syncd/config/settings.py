@@ -23,18 +23,13 @@ from pydantic import (
 from syncd.config import secret
 from syncd.config.fields import (
     Rate,
-    Span,
     SpanOrOff,
     check_platforms,
     check_repository,
     cron_line,
-    hook_source,
-    listen_address,
-    network,
     one_or_several,
     parsed,
     registry_host,
-    socket_path,
 )
 from syncd.config.github_settings import GitHubSettings
 from syncd.config.logins import login
@@ -42,6 +37,7 @@ from syncd.config.notify_settings import Event, NotifySettings
 from syncd.config.paths import STATE, StatePaths
 from syncd.config.section import Section as _Section
 from syncd.config.sender_settings import SenderSettings
+from syncd.config.server_settings import ServerSettings
 from syncd.config.tag_rules import TagRules, check_tag, check_tags
 from syncd.config.target_settings import (
     TARGET_NAME,
@@ -53,43 +49,6 @@ from syncd.limits import Limits
 from syncd.oci import MirrorLocation, Platform, Reference, is_attachment
 from syncd.targets import DEFAULT_NAME, ContainerOptions, check_pattern
 from syncd.trust import Policy
-
-
-class ServerSettings(_Section):
-    """Where HTTP is listened on, for the network and for commands, and its secrets."""
-
-    listen: Annotated[
-        str,
-        Field(
-            pattern=r"^(\[[0-9a-fA-F:]+\]|[^:\s]+):[0-9]{1,5}$",
-            examples=["127.0.0.1:8750 or [::1]:8750"],
-        ),
-        AfterValidator(listen_address),
-    ] = "127.0.0.1:8750"
-    socket: Annotated[Path, AfterValidator(socket_path)] | None = None
-    names: tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:\[\]-]{1,255}$")], ...] = ()
-    proxies: tuple[Annotated[str, AfterValidator(network)], ...] = ()
-    hook_addresses: Annotated[
-        tuple[Annotated[str, AfterValidator(hook_source)], ...],
-        Field(min_length=1, max_length=1000),
-        BeforeValidator(one_or_several),
-    ] = ()
-    webhook_secret_file: Path | None = None
-    api_token_file: Path | None = None
-    sync_token_file: Path | None = None
-    settle: Span = timedelta(seconds=2)
-
-    def webhook_secret(self) -> str | None:
-        """Return the secret that GitHub signs with, or None when there is none."""
-        return secret.read(self.webhook_secret_file, "webhook-secret")
-
-    def api_token(self) -> str | None:
-        """Return the bearer token of the API, or None when there is none."""
-        return secret.read(self.api_token_file, "api-token")
-
-    def sync_token(self) -> str | None:
-        """Return the bearer token that may sync and verify alone, or None when there is none."""
-        return secret.read(self.sync_token_file, "sync-token")
 
 
 class StateSettings(_Section):

@@ -13,11 +13,11 @@ from pydantic import ValidationError
 from syncd.config import load as loading
 from syncd.config.github_settings import GitHubSettings
 from syncd.config.load import embedded, likely_socket, load_config, locate
+from syncd.config.server_settings import ServerSettings
 from syncd.config.settings import (
     Config,
     ImageSettings,
     RegistrySettings,
-    ServerSettings,
 )
 from syncd.config.target_settings import DirectoryTargetSettings, ProxmoxTargetSettings
 from syncd.errors import ConfigError
