@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from syncd.config import Config, ImageSettings, check_secret
 from syncd.errors import ConfigError, NotFoundError, RegistryUnavailableError, SyncdError
@@ -153,22 +154,26 @@ def _clocks(skews: Mapping[str, timedelta | None]) -> Iterator[CheckResult]:
 
 
 def _expiry(config: Config) -> Iterator[CheckResult]:
-    """Look when the token for GitHub's registry ends, where GitHub tells."""
+    """Look when the tokens for GitHub's registry and API end, where GitHub tells."""
     with suppress(ConfigError):  # which another line tells
         login = config.registry_for(GITHUBS_REGISTRY).credentials()
-        if login is None or not any(
+        if login is not None and any(
             image.reference.registry == GITHUBS_REGISTRY for image in config.image
         ):
-            return
-        subject = f"token of {GITHUBS_REGISTRY}"
-        try:
-            end = token_expiry(login[1])
-        except RegistryUnavailableError as exc:
-            yield CheckResult(True, subject, f"nobody tells when it ends: {exc}")
-        except SyncdError as exc:
-            yield CheckResult(False, subject, str(exc))
-        else:
-            yield _ends(subject, end)
+            yield _end(f"token of {GITHUBS_REGISTRY}", login[1])
+    with suppress(ConfigError):
+        github, token = config.github, config.github.token()
+        if token is not None:
+            yield _end("token of GitHub's API", token, github.api, github.ca_file)
+
+
+def _end(subject: str, token: str, *where: Any) -> CheckResult:
+    try:
+        return _ends(subject, token_expiry(token, *where))
+    except RegistryUnavailableError as exc:
+        return CheckResult(True, subject, f"nobody tells when it ends: {exc}")
+    except SyncdError as exc:
+        return CheckResult(False, subject, str(exc))
 
 
 def _ends(subject: str, end: datetime | None) -> CheckResult:

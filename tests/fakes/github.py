@@ -81,6 +81,8 @@ class GitHub:
         """What is answered instead, one for each request, until none is left."""
         self.drips = False
         """Whether an answer comes a byte at a time, and never ends."""
+        self.ends: str | None = None
+        """When the token ends, as GitHub tells it with each answer; None for no end."""
         self.delivers = True
         """Whether what is asked for again is delivered."""
         self._ids = iter(range(100_000_000_001, 200_000_000_000))
@@ -230,6 +232,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _find(self, path: str, query: dict[str, list[str]]) -> tuple[int, dict[str, str], Any]:
         if path == "/meta" and self.command == "GET":
             return 200, {}, {"verifiable_password_authentication": False, "hooks": self._networks}
+        if path == "/rate_limit" and self.command == "GET":
+            return 200, {}, {"resources": {}, "rate": {"limit": 5000, "remaining": 4999}}
         found = _HOOKS.fullmatch(path)
         if found is None:
             raise _RefusalError(404, "Not Found")
@@ -296,6 +300,9 @@ class _Handler(BaseHTTPRequestHandler):
             "X-RateLimit-Remaining": "4999",
             "X-RateLimit-Reset": str(int(time.time()) + 3600),
         }
+        if self.served.ends is not None and "Authorization" in self.headers:
+            # As `tests/oci/test_github_token.py` has it, with its source.
+            limits["GitHub-Authentication-Token-Expiration"] = self.served.ends
         self.send_response(status)
         for name, value in (limits | headers).items():
             self.send_header(name, value)

@@ -216,6 +216,22 @@ def test_webhook(tmp_path: Path, registry: Registry) -> None:
         assert github.asked_again == []
 
 
+def test_end_of_the_api_token(tmp_path: Path, registry: Registry) -> None:
+    """The end of the token for GitHub's API is told, and is a fault a week before."""
+    subject = "token of GitHub's API"
+    with GitHub() as github:
+        github.set_up("orgs/mieweb", "https://syncd.example.org/webhooks/github")
+        config = at_github(tmp_path, registry, github, "orgs/mieweb")
+        assert found(config)[subject] == (True, "GitHub names no end")
+        for days, ok in ((30, True), (5, False), (-1, False)):
+            end = datetime.now(UTC) + timedelta(days=days)
+            github.ends = end.strftime("%Y-%m-%d %H:%M:%S UTC")
+            assert found(config)[subject][0] is ok
+        (tmp_path / "github-token").write_text("ghp_old")
+        ok, detail = found(config)[subject]
+        assert (ok, detail.startswith("GitHub does not know this token (401)")) == (False, True)
+
+
 @pytest.mark.parametrize(
     ("hook", "token", "told"),
     [

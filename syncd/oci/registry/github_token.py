@@ -1,4 +1,4 @@
-"""When a password of GitHub's registry ends: GitHub's API tells it of every token that has an end.
+"""When a token of GitHub ends, such as the password of GitHub's registry: GitHub's API tells it.
 
 GHCR itself refuses an expired token without saying why, for weeks.  The token is sent to nobody but
 GitHub, whose it is, and nothing else of the answer is read.
@@ -9,19 +9,23 @@ Source: https://docs.github.com/en/authentication/keeping-your-account-and-data-
 from __future__ import annotations
 
 from datetime import datetime
+from pathlib import Path
 
 import requests
 
 from syncd import __version__
 from syncd.errors import RegistryError, RegistryUnavailableError
-from syncd.oci.reference import GITHUBS_REGISTRY
 
 _HEADER = "GitHub-Authentication-Token-Expiration"
 _TIMEOUT = (10.0, 10.0)  # seconds to connect, and for the headers
 
 
-def token_expiry(token: str, api: str = "https://api.github.com") -> datetime | None:
+def token_expiry(
+    token: str, api: str = "https://api.github.com", ca_file: Path | None = None
+) -> datetime | None:
     """Return when a token ends, or None where GitHub names no end.
+
+    `ca_file` is who signed the API's certificate, where that is not public.
 
     Raise RegistryError when GitHub refuses the token, RegistryUnavailableError when the API gives
     no answer.
@@ -30,6 +34,7 @@ def token_expiry(token: str, api: str = "https://api.github.com") -> datetime | 
     try:
         with requests.Session() as session:
             session.auth = lambda request: request  # nothing of ~/.netrc
+            session.verify = True if ca_file is None else str(ca_file)
             # This path counts for no limit of requests.
             with session.get(
                 f"{api}/rate_limit",
@@ -43,7 +48,7 @@ def token_expiry(token: str, api: str = "https://api.github.com") -> datetime | 
         raise RegistryUnavailableError(f"{api} cannot be asked: {type(exc).__name__}") from exc
     if status == 401:
         raise RegistryError(
-            f"GitHub does not know the password of {GITHUBS_REGISTRY} (401)",
+            "GitHub does not know this token (401)",
             "it was revoked, or has expired: make another one",
         )
     return _moment(told) if told else None
