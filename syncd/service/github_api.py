@@ -53,7 +53,7 @@ _HEADERS = {
 }
 _NEEDS = (
     "the token needs the permission Webhooks, read and write, of the organization or repository; a "
-    "classic one needs admin:org_hook, or admin:repo_hook"
+    "classic one needs admin:org_hook, or repo"
 )
 
 
