@@ -171,6 +171,9 @@ def convert(
 def resolve(
     ref: str,
     pull: Annotated[bool, typer.Option("--pull", help="Fetch it if it is not cached.")] = False,
+    node: Annotated[
+        str | None, typer.Option(help="Of several platforms, the one that runs on this node.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Print the volume id of a reference, as its tag is now."""
@@ -180,9 +183,11 @@ def resolve(
     config = load_config(chosen.path)
     if daemon := running_daemon(config):
         with left_to_daemon("this: syncd jobs shows how far it is") if pull else nullcontext():
-            volumes = daemon.get("resolve", LONG, ref=ref, pull=int(pull))["volumes"]
+            asked: dict[str, str | int] = {"ref": ref, "pull": int(pull)}
+            asked |= {"node": node} if node else {}
+            volumes = daemon.get("resolve", LONG, **asked)["volumes"]
     else:
-        volumes = _resolved(config, reference, pull=pull, quiet=as_json)
+        volumes = _resolved(config, reference, node, pull=pull, quiet=as_json)
     if as_json:
         print_json({"reference": str(reference), "volumes": volumes})
     else:
@@ -190,15 +195,17 @@ def resolve(
             console.say(volume)
 
 
-def _resolved(config: Config, reference: Reference, *, pull: bool, quiet: bool) -> tuple[str, ...]:
+def _resolved(
+    config: Config, reference: Reference, node: str | None, *, pull: bool, quiet: bool
+) -> tuple[str, ...]:
     """Resolve a reference in this process; raise NotCachedError where nothing is cached."""
     from syncd.cli import oneshot
-    from syncd.sync import Cause
+    from syncd.sync import Cause, Use
 
     async def find(services: Services) -> tuple[str, ...]:
         if pull:
-            return await services.containers.ensure(reference, Cause.CLI)
-        return (await services.engine.find(reference)).volumes
+            return await services.containers.ensure(reference, Cause.CLI, use=Use(node))
+        return (await services.engine.find(reference, use=Use(node))).volumes
 
     volumes = oneshot.run(config, find, quiet=quiet)
     if not volumes:

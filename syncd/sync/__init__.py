@@ -28,6 +28,7 @@ from syncd.sync.job_views import (
 )
 from syncd.sync.ledger import Ledger
 from syncd.sync.notification import Notification, Severity, Told, Undelivered
+from syncd.sync.platform_choice import Use
 from syncd.sync.presence import Presence
 from syncd.sync.proof import ProofState
 from syncd.sync.provenance import attestations_of_volume, json_lines
@@ -166,6 +167,7 @@ __all__ = [
     "TemplateView",
     "Told",
     "Undelivered",
+    "Use",
     "Verified",
     "VerifiedView",
     "Verifier",

@@ -10,11 +10,12 @@ import asyncio
 from dataclasses import dataclass
 
 from syncd.errors import SyncdError
-from syncd.oci import Digest, Reference
+from syncd.oci import Digest, Platform, Reference
 from syncd.sync.context import Running
 from syncd.sync.engine import SyncEngine
 from syncd.sync.executors import Executors
 from syncd.sync.ledger import Ledger
+from syncd.sync.platform_choice import Use
 from syncd.targets import ContainerHost, FoundContainer
 
 
@@ -67,36 +68,46 @@ async def list_containers(
 
     hosts = [target for target in running.targets.values() if isinstance(target, ContainerHost)]
     found = await asyncio.gather(*(executors.looking.run(host.name, ask, host) for host in hosts))
-    tags = {
-        guest.origin.tagged
-        for guests in found
-        for guest in guests
-        if guest.origin and guest.origin.image.tag
-    }
-    meanings = dict(
-        zip(tags, await asyncio.gather(*(_meaning(engine, tag) for tag in tags)), strict=True)
-    )
+    listed = [(host, guest) for host, guests in zip(hosts, found, strict=True) for guest in guests]
+    tags = TagMeanings(engine)
+    meanings = await asyncio.gather(*(tags.of(host, guest) for host, guest in listed))
     return [
-        _listed(host.name, guest, meanings)
-        for host, guests in zip(hosts, found, strict=True)
-        for guest in guests
+        ListedContainer(host.name, guest, fault=guest.fault)
+        if guest.origin is None
+        else ListedContainer(host.name, guest, fault=str(meaning))
+        if isinstance(meaning, SyncdError)
+        else ListedContainer(host.name, guest, meaning)
+        for (host, guest), meaning in zip(listed, meanings, strict=True)
     ]
 
 
-async def _meaning(engine: SyncEngine, reference: Reference) -> Digest | SyncdError:
-    """Return the digest of the manifest that a tag means now, or why that is not known."""
-    try:
-        return await engine.manifest_of(reference)
-    except SyncdError as exc:
-        return exc
+class TagMeanings:
+    """What tags mean now, each asked for once for a platform.  Lives in one event loop."""
 
+    def __init__(self, engine: SyncEngine) -> None:
+        self._engine = engine
+        self._asked: dict[tuple[Reference, Platform], asyncio.Task[Digest | SyncdError]] = {}
 
-def _listed(
-    target: str, container: FoundContainer, meanings: dict[Reference, Digest | SyncdError]
-) -> ListedContainer:
-    if container.origin is None:
-        return ListedContainer(target, container, fault=container.fault)
-    meaning = meanings.get(container.origin.tagged)
-    if isinstance(meaning, SyncdError):
-        return ListedContainer(target, container, fault=str(meaning))
-    return ListedContainer(target, container, meaning)
+    async def of(self, host: ContainerHost, guest: FoundContainer) -> Digest | SyncdError | None:
+        """Return the digest of the manifest that a container's tag means now, for its platform.
+
+        None where its image has no tag, an error where nobody can tell.
+        """
+        if guest.origin is None or guest.origin.image.tag is None:
+            return None
+        tag = guest.origin.tagged
+        try:
+            platform = await self._engine.lookup.platform_for(
+                tag, host, Use(guest.node, guest.arch)
+            )
+        except SyncdError as exc:
+            return exc
+        if (tag, platform) not in self._asked:
+            self._asked[tag, platform] = asyncio.create_task(self._ask(tag, platform))
+        return await self._asked[tag, platform]
+
+    async def _ask(self, tag: Reference, platform: Platform) -> Digest | SyncdError:
+        try:
+            return await self._engine.lookup.manifest_of(tag, platform)
+        except SyncdError as exc:
+            return exc

@@ -23,7 +23,7 @@ from syncd.errors import (
     TargetUnavailableError,
 )
 from syncd.formats import Format
-from syncd.oci import Platform, Reference, read_image
+from syncd.oci import Reference, read_image
 from syncd.sync.container_list import ListedContainer, list_containers
 from syncd.sync.context import Running, SyncContext
 from syncd.sync.engine import SyncEngine
@@ -31,6 +31,7 @@ from syncd.sync.executors import Executors
 from syncd.sync.idempotency import IdempotentRequests
 from syncd.sync.job import Cause, Outcome, Result
 from syncd.sync.ledger import Ledger
+from syncd.sync.platform_choice import ANYWHERE, Use, placed
 from syncd.sync.presence import Presence
 from syncd.sync.views import container_json
 from syncd.sync.worker import Worker
@@ -72,13 +73,15 @@ class ContainerCreator:
         *,
         target: str | None = None,
         within: float | None = None,
+        use: Use = ANYWHERE,
     ) -> tuple[str, ...]:
         """Ensure that what a reference means now is published; return the volume ids.
 
-        Published everywhere, or in the named target.  Raise PublishError when the reference's job
+        Published everywhere, or in the named target; of several platforms the one for this use.
+        Raise PublishError when the reference's job
         fails, StillRunningError when the job takes longer than `within` seconds; the job goes on.
         """
-        return (await self._ensured(reference, cause, target, within))[1]
+        return (await self._ensured(reference, cause, target, within, use))[1]
 
     async def create(
         self,
@@ -100,7 +103,8 @@ class ContainerCreator:
         """
         request = self._completed(request)
         host = self._host(request)
-        presence, volumes = await self._ensured(request.ref, cause, host.name, within)
+        use = Use(request.node)
+        presence, volumes = await self._ensured(request.ref, cause, host.name, within, use)
         with self._engine.sparing(volumes):
             container = await self._executors.creating.run(
                 self._make, request, host, presence, volumes, mark=mark, again=again
@@ -135,14 +139,19 @@ class ContainerCreator:
         )
 
     async def _ensured(
-        self, reference: Reference, cause: Cause, target: str | None, within: float | None
+        self,
+        reference: Reference,
+        cause: Cause,
+        target: str | None,
+        within: float | None,
+        use: Use,
     ) -> tuple[Presence, tuple[str, ...]]:
         """Ensure that what a reference means now is published; return where, and volume ids."""
-        presence = await self._engine.find_for_use(reference, target)
+        presence = await self._engine.find_for_use(reference, target, use)
         if presence.volumes:
             return presence, presence.volumes
         outcome = await self._brought(reference, cause, within)
-        presence = await self._engine.find(reference, target)
+        presence = await self._engine.find(reference, target, use)
         if presence.volumes:
             return presence, presence.volumes
         if outcome.failed or outcome.result is Result.CANCELLED:
@@ -217,7 +226,9 @@ class ContainerCreator:
         again: bool,
     ) -> Container:
         """Make the container from the volumes that the host holds."""
-        context, nodes = _placed(self._engine.context(request.ref, host.name), request, host)
+        context, nodes = placed(
+            self._engine.context(request.ref, host.name), host, Use(request.node)
+        )
         volids = (*volids, *self._of_platform(context, host, presence))
         template_format = context.format_for(host)
         volumes = tuple(
@@ -246,29 +257,3 @@ class ContainerCreator:
             ) from exc
         self._ledger.containers.record(host.name, made.vmid)
         return made
-
-
-def _placed(
-    context: SyncContext, request: ContainerRequest, host: ContainerHost
-) -> tuple[SyncContext, frozenset[str] | None]:
-    """Return a context of the platform to take, and the nodes that run it; None is any.
-
-    Of several platforms it is the first that runs on the requested node, or on any; where the host
-    does not tell what its nodes are, it is the first.  Raise RequestError where none runs there.
-    """
-    platforms = context.settings.platforms
-    machines = host.machines() if len(platforms) > 1 else {}
-    if not machines or (request.node and request.node not in machines):
-        return context, None
-    hardware = {
-        node: Platform.normal("linux", machine).architecture for node, machine in machines.items()
-    }
-    for platform in platforms:
-        nodes = frozenset(n for n, found in hardware.items() if found == platform.architecture)
-        if request.node in nodes or (request.node is None and nodes):
-            return replace(context, platform=platform), nodes
-    where = f"node {request.node!r}" if request.node else f"any node of {host.name!r}"
-    raise RequestError(
-        f"no platform of {request.ref} runs on {where}",
-        f"there are {', '.join(map(str, platforms))}; name another node",
-    )

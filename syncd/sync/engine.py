@@ -37,6 +37,7 @@ from syncd.sync.ledger import Ledger
 from syncd.sync.leftovers import Leftovers
 from syncd.sync.lookup import Lookup
 from syncd.sync.passed_over import PassedOver
+from syncd.sync.platform_choice import ANYWHERE, Use
 from syncd.sync.presence import Presence
 from syncd.sync.provenance import Provenance
 from syncd.sync.publisher import Publisher
@@ -66,7 +67,8 @@ class SyncEngine:
     """Brings references up to date, in every target that wants them.  Lives in one event loop.
 
     `watch` gives the progress of a job; setting `stopping` ends running work soon.  `tags` tells
-    which tags are watched, `vouching` who signed what.  `convert` turns images into files.
+    which tags are watched, `vouching` who signed what, `lookup` what a tag means and where that
+    lies.  `convert` turns images into files.
     """
 
     def __init__(
@@ -84,7 +86,7 @@ class SyncEngine:
         self._running = running
         self._ledger = ledger
         self._executors = executors
-        self._lookup = Lookup(
+        self.lookup = Lookup(
             running,
             ledger,
             executors,
@@ -112,20 +114,16 @@ class SyncEngine:
 
     async def settle(self) -> None:
         """Finish or strike what dead publications left in the ledger and in the targets."""
-        targets = self._running.targets
-        await asyncio.gather(
-            *(
-                self._executors.looking.run(name, self._leftovers.settle, target)
-                for name, target in targets.items()
-            )
-        )
+        run, settle = self._executors.looking.run, self._leftovers.settle
+        targets = self._running.targets.items()
+        await asyncio.gather(*(run(name, settle, target) for name, target in targets))
 
     async def sync(self, job: SyncJob) -> Outcome:
         """Ensure that what the reference means now is published; return how that went.
 
         However that ends, the conditions of the reference say it afterwards.
         """
-        contexts = self._lookup.contexts(job.reference)
+        contexts = self.lookup.contexts(job.reference)
         async with self._noted(contexts[0]) as findings:
             outcome = await self._bring(contexts, findings)
         if outcome.warnings:
@@ -148,7 +146,7 @@ class SyncEngine:
         """
         context = self.context(reference)
         try:
-            top = await self._lookup.resolve(context)
+            top = await self.lookup.resolve(context)
             if self._passed_over.has(context, top):
                 return {}
         except StoppedError:
@@ -157,38 +155,42 @@ class SyncEngine:
             return dict.fromkeys(
                 (target.name for target in context.targets), await self._fault(context, exc)
             )
-        contexts = self._lookup.contexts(reference)
-        return of_platforms([await self._lookup.look(each, top) for each in contexts])
+        contexts = self.lookup.contexts(reference)
+        return of_platforms([await self.lookup.look(each, top) for each in contexts])
 
-    async def find(self, reference: Reference, target: str | None = None) -> Presence:
+    async def find(
+        self, reference: Reference, target: str | None = None, use: Use = ANYWHERE
+    ) -> Presence:
         """Tell what the reference means now and where that lies: everywhere, or in one target.
 
-        Of several platforms it tells of the first.  Changes nothing.  Files under the right name
-        that somebody else published are found, too.
+        Of several platforms it is the one for its use.  Changes nothing.
         """
-        context = self.context(reference, target)
-        return await self._lookup.find(context, await self._lookup.resolve(context))
+        contexts = self.lookup.contexts(reference, target)
+        return await self.lookup.used(contexts, await self.lookup.presences(contexts), use)
 
-    async def find_for_use(self, reference: Reference, target: str | None = None) -> Presence:
+    async def find_for_use(
+        self, reference: Reference, target: str | None = None, use: Use = ANYWHERE
+    ) -> Presence:
         """Do as `find` does, and have the conditions say what was found."""
-        contexts = self._lookup.contexts(reference, target)
+        contexts = self.lookup.contexts(reference, target)
         async with self._noted(contexts[0]) as findings:
-            top = await self._lookup.resolve(contexts[0])
-            presences = [await self._lookup.find(context, top) for context in contexts]
-            findings.update(of_platforms([presence.findings for presence in presences]))
+            presences = await self.lookup.presences(contexts)
+            parts = [
+                dict.fromkeys((t.name for t in each.targets), await self._fault(each, presence))
+                if isinstance(presence, SyncdError)
+                else presence.findings
+                for each, presence in zip(contexts, presences, strict=True)
+            ]
+            findings.update(of_platforms(parts))
         await self._note(contexts[0], findings)
-        return presences[0]
-
-    async def manifest_of(self, reference: Reference) -> Digest:
-        """Return the digest of the platform's manifest that a reference means now."""
-        return await self._lookup.manifest_of(reference)
+        return await self.lookup.used(contexts, presences, use)
 
     def context(self, reference: Reference, target: str | None = None) -> SyncContext:
         """Gather what a reference's job needs, in all of its targets or only in one.
 
         Of several platforms it is what the first needs.  Raise PublishError without a target.
         """
-        return self._lookup.contexts(reference, target)[0]
+        return self.lookup.contexts(reference, target)[0]
 
     def sparing(self, volumes: Iterable[str]) -> AbstractContextManager[None]:
         """Keep retention off these volumes for as long as something is made from them."""
@@ -200,7 +202,7 @@ class SyncEngine:
             await self._executors.publishing.run(
                 context.places, self._retention.apply, context, dry_run=dry_run
             )
-            for context in self._lookup.contexts(reference)
+            for context in self.lookup.contexts(reference)
         ]
         return Retained(
             tuple(dict.fromkeys(template for part in parts for template in part.gone)),
@@ -227,7 +229,7 @@ class SyncEngine:
         `findings` gets what became of each target.
         """
         tally = self._ledger.tally
-        top = await tally.step(Step.RESOLVE, self._lookup.resolve(contexts[0]))
+        top = await tally.step(Step.RESOLVE, self.lookup.resolve(contexts[0]))
         parts: list[dict[str, Finding]] = []
         brought: list[_Brought] = []
         faults: list[SyncdError] = []
@@ -258,7 +260,7 @@ class SyncEngine:
         """Publish the image of one platform; `findings` gets what became of each target."""
         tally = self._ledger.tally
         try:
-            presence = await tally.step(Step.LOOK, self._lookup.known(context, top))
+            presence = await tally.step(Step.LOOK, self.lookup.known(context, top))
         except PublishError:
             presence = None  # a target cannot be asked: publishing tells it apart from the others
         if presence is not None and presence.everywhere:
@@ -266,7 +268,7 @@ class SyncEngine:
             message = f"{top.digest} is published already"
             return _Brought(context, Outcome(Result.UNCHANGED, message, presence.volumes))
         try:
-            image = await tally.step(Step.READ, self._lookup.read(context, top))
+            image = await tally.step(Step.READ, self.lookup.read(context, top))
         except NoImageError as exc:
             return _Brought(context, await self._passed_over.add(context, top, exc))
         await self.vouching.require(context, image)
@@ -329,7 +331,7 @@ class SyncEngine:
         published = False
         for target in context.targets:
             try:
-                held = await self._lookup.held(context, target, top, image)
+                held = await self.lookup.held(context, target, top, image)
                 found: tuple[str, ...] = ()
                 if held is None:
                     held, found = await self._target_sync.bring(context, target, image)

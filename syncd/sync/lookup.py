@@ -8,15 +8,17 @@ nothing is written but what the ledger learns of files that it knows.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
-from syncd.errors import PublishError
-from syncd.oci import Descriptor, Digest, Image, Reference, read_image
+from syncd.errors import PublishError, StoppedError, SyncdError
+from syncd.oci import Descriptor, Digest, Image, Platform, Reference, read_image
 from syncd.progress import Progress, Stoppable
 from syncd.sync.conditions import Finding
 from syncd.sync.context import OpenRepository, Running, SyncContext
 from syncd.sync.executors import Executors
 from syncd.sync.ledger import Ledger
+from syncd.sync.platform_choice import Use, placed
 from syncd.sync.presence import Held, Presence, PresenceQuery
 from syncd.targets import Target
 
@@ -76,12 +78,17 @@ class Lookup:
         registry = context.reference.registry
         return await self._run(registry, read_image, context.repository, top, context.platform)
 
-    async def manifest_of(self, reference: Reference) -> Digest:
-        """Return the digest of the platform's manifest that a reference means now.
+    async def platform_for(self, reference: Reference, target: Target, use: Use) -> Platform:
+        """Return the platform to take in a target; raise as `placed`."""
+        context = self.contexts(reference)[0]
+        return (await self._run(target.name, placed, context, target, use))[0].platform
+
+    async def manifest_of(self, reference: Reference, platform: Platform) -> Digest:
+        """Return the digest of a platform's manifest that a reference means now.
 
         The ledger knows it for what was published; else the manifest is read.
         """
-        context = self.contexts(reference)[0]
+        context = replace(self.contexts(reference)[0], platform=platform)
         top = await self.resolve(context)
         published = await self._ask_ledger(self._ledger.templates, reference)
         for template in published:
@@ -93,13 +100,53 @@ class Lookup:
         """Return what is found in each target, by its name, as far as the ledger knows."""
         return await self._run(context.places, self._presence.look, context, top)
 
-    async def find(self, context: SyncContext, top: Descriptor) -> Presence:
-        """Return where the image lies, files that somebody else put there included."""
-        presence = await self._run(context.places, self._presence.ask, context, top)
-        if presence.everywhere:
-            return presence
-        image = await self.read(context, top)
-        return await self._run(context.places, self._presence.ask, context, top, image)
+    async def presences(self, contexts: Sequence[SyncContext]) -> list[Presence | SyncdError]:
+        """Return where the image of each platform lies, by anybody's hand, or why nobody can tell.
+
+        The tag is read once.  Raise SyncdError where it cannot be read.
+        """
+        top = await self.resolve(contexts[0])
+        return [await self._find(context, top) for context in contexts]
+
+    async def whole(self, reference: Reference) -> tuple[str, ...]:
+        """Return the volume ids of all platforms where all are published; else none."""
+        found = await self.presences(self.contexts(reference))
+        presences = [_told(presence) for presence in found]
+        everywhere = all(presence.everywhere for presence in presences)
+        return tuple(v for presence in presences for v in presence.volumes) if everywhere else ()
+
+    async def used(
+        self,
+        contexts: Sequence[SyncContext],
+        presences: Sequence[Presence | SyncdError],
+        use: Use,
+    ) -> Presence:
+        """Return of each target where the image of the platform lies that is to be used there.
+
+        Raise why nobody can tell, and as `placed`.
+        """
+        by_platform = dict(zip((each.platform for each in contexts), presences, strict=True))
+        first = contexts[0]
+        found: dict[str, Held | None] = {}
+        digests = []
+        for target in first.targets:
+            context, _ = await self._run(target.name, placed, first, target, use)
+            presence = _told(by_platform[context.platform])
+            found[target.name] = presence.targets[target.name]
+            digests.append(presence.digest)
+        return Presence(digests[0] if digests else _told(presences[0]).digest, found)
+
+    async def _find(self, context: SyncContext, top: Descriptor) -> Presence | SyncdError:
+        try:
+            presence = await self._run(context.places, self._presence.ask, context, top)
+            if presence.everywhere:
+                return presence
+            image = await self.read(context, top)
+            return await self._run(context.places, self._presence.ask, context, top, image)
+        except StoppedError:
+            raise
+        except SyncdError as exc:
+            return exc
 
     async def known(self, context: SyncContext, top: Descriptor) -> Presence:
         """Return where the image lies, as far as the ledger knows; the ledger learns of it."""
@@ -124,3 +171,10 @@ class Lookup:
             return held
 
         return await self._run(target.name, ask)
+
+
+def _told(presence: Presence | SyncdError) -> Presence:
+    """Return a presence; raise the error that keeps it from being told."""
+    if isinstance(presence, SyncdError):
+        raise presence
+    return presence

@@ -18,6 +18,7 @@ from syncd.errors import (
     SyncdError,
 )
 from syncd.oci import Reference
+from syncd.sync.container_list import TagMeanings
 from syncd.sync.containers import ContainerCreator
 from syncd.sync.context import Running
 from syncd.sync.engine import SyncEngine
@@ -34,7 +35,7 @@ from syncd.sync.replacement import (
     ReplaceOptions,
     SwapWishes,
 )
-from syncd.sync.swap_planner import SwapPlanner, tag_of
+from syncd.sync.swap_planner import SwapPlanner, tag_of, use_of
 from syncd.sync.swap_run import SwapRun
 from syncd.targets import (
     Container,
@@ -164,17 +165,25 @@ class RootReplacer:
 
         Raise SyncdError when registry or cluster cannot be asked.
         """
-        now = await self._planner.image(image)
         hosts = self._hosts(target)
         listed = [await self._executors.looking.run(host.name, host.containers) for host in hosts]
-        return [
-            (host, found.vmid)
+        of_tag = [
+            (host, found)
             for host, containers in zip(hosts, listed, strict=True)
             for found in containers
-            if found.origin
-            and found.origin.tagged == image
-            and found.origin.image.digest != now.manifest_digest
+            if found.origin and found.origin.tagged == image
         ]
+        if not of_tag:  # is there such a tag at all?
+            await self._engine.lookup.manifest_of(image, self._engine.context(image).platform)
+        tags, behind = TagMeanings(self._engine), []
+        for host, found in of_tag:
+            meaning = await tags.of(host, found)
+            if isinstance(meaning, SyncdError) and not isinstance(meaning, RequestError):
+                raise meaning
+            # What runs on no node is among them, so that its turn tells why it is not replaced.
+            if found.origin and found.origin.image.digest != meaning:
+                behind.append((host, found.vmid))
+        return behind
 
     async def resume(self) -> list[Replacement]:
         """Finish or undo every replacement that a process left; return each as it is then.
@@ -230,9 +239,10 @@ class RootReplacer:
         cause: Cause,
         within: float | None,
     ) -> Replaced:
-        volumes = await self._creator.ensure(image, cause, target=host.name, within=within)
+        use = use_of(guest)
+        volumes = await self._creator.ensure(image, cause, target=host.name, within=within, use=use)
         with self._engine.sparing(volumes):
-            wanted = await self._planner.wanted(host, image)
+            wanted = await self._planner.wanted(host, image, use)
             origin = Origin.parse(guest.description)
             if origin is not None and origin.image == wanted:
                 return Replaced(guest.vmid, guest.node, str(wanted), host.name, None, done=True)

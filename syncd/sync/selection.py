@@ -59,7 +59,7 @@ async def foreseen(engine: SyncEngine, meant: Named) -> list[Ended]:
     for reference in meant.references:
         end: Outcome | None
         try:
-            volumes = (await engine.find(reference)).volumes
+            volumes = await engine.lookup.whole(reference)
             end = Outcome(Result.UNCHANGED, "published already", volumes) if volumes else None
         except SyncdError as exc:
             end = Outcome(Result.FAILED, str(exc))

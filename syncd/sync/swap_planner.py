@@ -12,6 +12,7 @@ from syncd.errors import PublishError, RequestError, SyncdError
 from syncd.oci import Image, Reference, read_image
 from syncd.sync.engine import SyncEngine
 from syncd.sync.executors import Executors
+from syncd.sync.platform_choice import Use
 from syncd.targets import Guest, Origin, RootHost, RootSwap, Startup, SwapOrder
 
 
@@ -22,14 +23,10 @@ class SwapPlanner:
         self._engine = engine
         self._executors = executors
 
-    async def image(self, reference: Reference) -> Image:
-        """Read the image of the platform that a reference means; raise SyncdError."""
-        return await self._executors.looking.run(reference.registry, self._read, reference)
-
-    async def wanted(self, host: RootHost, image: Reference) -> Reference:
+    async def wanted(self, host: RootHost, image: Reference, use: Use) -> Reference:
         """Return a published image by the digest of its platform's manifest; raise SyncdError."""
-        presence = await self._engine.find(image, host.name)
-        found = await self.image(replace(image, digest=presence.digest))
+        presence = await self._engine.find(image, host.name, use)
+        found = await self._image(host, replace(image, digest=presence.digest), use)
         return replace(image, digest=found.manifest_digest)
 
     async def plan(
@@ -47,12 +44,13 @@ class SwapPlanner:
         `carry` are the paths to carry over, and `snapshot` tells whether to take one first; see
         `SwapOrder`.
         """
-        new = Startup.of(await self.image(image))
+        use = use_of(guest)
+        new = Startup.of(await self._image(host, image, use))
         origin = Origin.parse(guest.description)
         old: Startup | None = None
         if origin is not None:
             with suppress(SyncdError):  # a registry need not keep an old image
-                old = Startup.of(await self.image(origin.image))
+                old = Startup.of(await self._image(host, origin.image, use))
 
         def plan() -> RootSwap:
             form = self._engine.context(image, host.name).format_for(host)
@@ -74,10 +72,20 @@ class SwapPlanner:
 
         return await self._executors.looking.run(host.name, plan)
 
-    def _read(self, reference: Reference) -> Image:
-        context = self._engine.context(reference)
-        top = context.repository.resolve(reference)
-        return read_image(context.repository, top, context.platform)
+    async def _image(self, host: RootHost, reference: Reference, use: Use) -> Image:
+        """Read the image of the platform for a use that a reference means; raise SyncdError."""
+        platform = await self._engine.lookup.platform_for(reference, host, use)
+
+        def read() -> Image:
+            repository = self._engine.context(reference).repository
+            return read_image(repository, repository.resolve(reference), platform)
+
+        return await self._executors.looking.run(reference.registry, read)
+
+
+def use_of(guest: Guest) -> Use:
+    """Return where a container's template is to be used."""
+    return Use(guest.node, guest.arch)
 
 
 def tag_of(guest: Guest) -> Reference:

@@ -14,7 +14,7 @@ from syncd.targets.container import (
     public_keys,
 )
 from syncd.targets.directory import DirectoryTarget
-from syncd.targets.naming import DEFAULT_NAME, check_pattern, file_name
+from syncd.targets.naming import DEFAULT_NAME, architecture_of, check_pattern, file_name
 from syncd.targets.options import ContainerOptions
 from syncd.targets.origin import Origin
 from syncd.targets.record import RecordingTarget, TemplateRecord
@@ -61,6 +61,7 @@ __all__ = [
     "TemplateRecord",
     "Twin",
     "Volume",
+    "architecture_of",
     "check_pattern",
     "file_name",
     "public_keys",

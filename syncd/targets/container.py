@@ -103,6 +103,7 @@ class FoundContainer:
 
     `origin` is None where syncd did not make the container, and where its configuration cannot be
     read; `fault` then says why.  `lock` is what Proxmox VE does with it just now, else empty.
+    `arch` is what it is configured to run.
     """
 
     vmid: int
@@ -112,6 +113,7 @@ class FoundContainer:
     origin: Origin | None
     lock: str = ""
     fault: str = ""
+    arch: str = ""
 
 
 @dataclass(frozen=True, slots=True)

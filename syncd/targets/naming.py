@@ -69,7 +69,7 @@ def file_name(pattern: str, reference: Reference, image: Image, form: Format) ->
         platform=image.platform,
     )
     name = _UNCLEAN.sub("_", filled).lstrip(".")
-    architecture = _architecture(image.platform)
+    architecture = architecture_of(image.platform)
     if architecture != "amd64" and not name.endswith(f"_{architecture}"):
         name += f"_{architecture}"
     name += form.suffix
@@ -87,6 +87,6 @@ def volume_id(storage: str, name: str) -> str:
     return f"{storage}:vztmpl/{name}"
 
 
-def _architecture(platform: Platform) -> str:
+def architecture_of(platform: Platform) -> str:
     """Return what Proxmox VE calls a platform's architecture."""
     return _ARCHITECTURES.get(platform.architecture, platform.architecture)

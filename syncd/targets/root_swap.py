@@ -171,7 +171,7 @@ class RootSwap:
 class Guest:
     """A container as its host has it: where it is, whether it runs, what its description says.
 
-    `root` is the volume id of its root.
+    `root` is the volume id of its root, and `arch` what it is configured to run.
     """
 
     vmid: int
@@ -181,6 +181,7 @@ class Guest:
     description: str
     addresses: tuple[str, ...] = ()
     root: str = ""
+    arch: str = ""
 
 
 @dataclass(frozen=True, slots=True)

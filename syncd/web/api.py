@@ -24,6 +24,7 @@ from syncd.sync import (
     JobRecord,
     Named,
     ReplaceOptions,
+    Use,
     condition_json,
     conditions_now,
     container_json,
@@ -123,14 +124,18 @@ class Api:
         )
 
     async def resolve(self, request: web.Request) -> web.Response:
-        """Return the volume ids of a reference; with `pull=1`, fetch a missing image first."""
+        """Return the volume ids of a reference; with `pull=1`, fetch a missing image first.
+
+        Of several platforms they are of the one that runs on `node`, else on any node.
+        """
+        use = Use(request.query.get("node") or None)
         reference = Reference.parse(request.query.get("ref", "")).with_default_tag()
         self._permit(request, [reference])
         if _is_asked(request, "pull"):
             ensure = self._backend.containers.ensure
-            volumes = await ensure(reference, Cause.API, within=_PULL_TIMEOUT)
+            volumes = await ensure(reference, Cause.API, within=_PULL_TIMEOUT, use=use)
         else:
-            volumes = (await self._backend.engine.find(reference)).volumes
+            volumes = (await self._backend.engine.find(reference, use=use)).volumes
         if not volumes:
             raise NotCachedError(reference)
         return web.json_response(ResolvedAnswer(reference=str(reference), volumes=volumes))

@@ -78,10 +78,19 @@ OPERATIONS = (
                 {"type": "string", "enum": ["0", "1", "true", "yes"], "default": "0"},
                 required=False,
             ),
+            Parameter(
+                "node",
+                "query",
+                "The node that the template is for: of several platforms, the one that runs there.",
+                {"type": "string"},
+                required=False,
+            ),
         ),
         answers={
             200: Answer("Where the image lies.", ResolvedAnswer),
-            400: Answer("That is no reference, or `pull` is neither yes nor no."),
+            400: Answer(
+                "That is no reference, `pull` is neither yes nor no, or no platform runs there."
+            ),
             404: Answer("The image is not cached as it is now, or the registry does not have it."),
             502: Answer("The image could not be fetched, or a target refuses."),
             504: Answer("The image is still being fetched."),

@@ -167,6 +167,7 @@ class Resource(TypedDict):
 class ContainerConfig(TypedDict):
     """`GET /nodes/{node}/lxc/{vmid}/config`; NUL parts the variables of `env`."""
 
+    arch: NotRequired[str]
     description: NotRequired[str]
     env: NotRequired[str]
     lock: NotRequired[str]

@@ -80,4 +80,5 @@ class Guests:
             self.runs(node, vmid),
             config.text("description") or "",
             root=volume_of(config.root),
+            arch=config.text("arch") or "",
         )

@@ -56,4 +56,5 @@ def _guest(client: Client, resource: Resource) -> FoundContainer:
         origin=Origin.parse(config.get("description", "")),
         lock=config.get("lock", ""),
         fault=fault,
+        arch=config.get("arch", ""),
     )
