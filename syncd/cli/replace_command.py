@@ -153,14 +153,16 @@ def _replaced(
 
 def _tell_ended(ended: list[Replacement], *, as_json: bool) -> None:
     """Tell how replacements that were broken off ended; exit with 1 where one has not."""
-    from syncd.sync import replacement_json
+    from syncd.sync import ReplacementState, replacement_json
 
     if as_json:
         print_json([*map(replacement_json, ended)])
     else:
         for old in ended:
-            why = f" ({old.reason})" if old.reason else ""
-            console.say(f"{old.swap.vmid} {old.swap.node} {old.state}: {old.swap.image}{why}")
+            swap, why = old.swap, f" ({old.reason})" if old.reason else ""
+            if old.state is ReplacementState.REPLACED:
+                why = f"; {_kept(swap.old_volume, swap.unused_key, swap.snapshot)}"
+            console.say(f"{swap.vmid} {swap.node} {old.state}: {swap.image}{why}")
         if not ended:
             console.say("nothing was broken off")
     if any(old.is_open for old in ended):
@@ -195,14 +197,19 @@ def _tell(replaced: ReplacedView, *, as_json: bool) -> None:
     if replaced["already"]:
         console.say(f"{where} already")
     elif replaced["done"]:
-        kept = f"the old root {replaced['old_root']} is kept as {replaced['kept_as']}"
-        taken = f", and in the snapshot {replaced['snapshot']}" if replaced["snapshot"] else ""
-        console.say(f"{where}; {kept}{taken}")
+        kept = _kept(replaced["old_root"], replaced["kept_as"], replaced["snapshot"])
+        console.say(f"{where}; {kept}")
     else:
         console.say(where)
         for number, step in enumerate(map(SwapStep, replaced["steps"]), start=1):
             console.say(f"{number}. {step}: {step.meaning}")
     warn(replaced["warnings"])
+
+
+def _kept(root: str | None, key: str | None, snapshot: str | None) -> str:
+    """Return where the old root is."""
+    taken = f", and in the snapshot {snapshot}" if snapshot else ""
+    return f"the old root {root} is kept as {key}{taken}"
 
 
 def _seconds(text: str) -> int:

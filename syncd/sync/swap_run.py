@@ -83,7 +83,13 @@ class SwapRun:
             if left.state is ReplacementState.RETURNING or not roots.is_swapped(left.swap):
                 return self._back(left, roots, progress, left.reason or "it was broken off")
             steps = [step for step in left.swap.steps if list(SwapStep).index(step) > _SWAPPED]
-            return self._forward(left, roots, progress, steps)
+            try:
+                return self._forward(left, roots, progress, steps)
+            except PublishError:
+                for ended in self._ledger.replacements.of(ReplacementState.UNDONE):
+                    if ended.id == left.id:  # it went back, which is an end
+                        return ended
+                raise
 
     def remove_old(self, done: Replacement, roots: RootSwaps) -> Replacement:
         """Destroy the old root of a replacement, and return the replacement as it is then."""
@@ -114,6 +120,7 @@ class SwapRun:
                 f"container {going.swap.vmid} is as it was, since the replacement failed: {exc}",
                 kept,
             ) from exc
+        self._ledger.containers.record(going.target, going.swap.vmid)  # its root is of our making
         return self._put(going.end(ReplacementState.REPLACED))
 
     def _back(

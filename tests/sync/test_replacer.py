@@ -75,6 +75,8 @@ async def test_replaced(pve: Pve, harness: Harness, registry: Registry) -> None:
     status, answer = await ask(harness)
     assert (status, answer["done"], answer["already"], answer["steps"]) == (200, True, True, [])
     assert made.config == before
+    listed = await (await harness.ask("GET", "/api/v1/containers")).json()
+    assert [(each["vmid"], each["behind"]) for each in listed["containers"]] == [(100, False)]
 
 
 async def test_dry_run(pve: Pve, harness: Harness, registry: Registry) -> None:

@@ -235,6 +235,22 @@ def test_snapshot_dropped(pve: Pve, tmp_path: Path, ledger: Ledger) -> None:
     assert state(pve) == old
 
 
+def test_resumed_not_ready(pve: Pve, tmp_path: Path, ledger: Ledger) -> None:
+    """A container that is finished and does not become ready has ended where it was before."""
+    container(pve)
+    old = state(pve)
+    roots = swapper(pve, tmp_path)
+    pve.cluster.mute_images.add(NEW)
+    run = run_on(ledger, tmp_path)
+    short = Replacement("cluster", plan(roots), readiness=Readiness(timeout=0.01))
+    with pytest.raises(Killed):
+        run.carry_out(short, dying(roots, SwapStep.SWAP, after=True), Silence())
+    (left,) = ledger.replacements.of(*UNFINISHED)
+    ended = run.resume(left, roots, Silence())
+    assert (ended.state, "it has no address" in ended.reason) == (ReplacementState.UNDONE, True)
+    assert state(pve) == old
+
+
 def test_unreachable(pve: Pve, tmp_path: Path, ledger: Ledger) -> None:
     """Where the way back fails as well, the replacement stays in the ledger, and it is said."""
     container(pve)

@@ -27,7 +27,7 @@ from tests.clusters import CONTENT, NAME, arguments, names_on, published, upload
 from tests.fakes.pve import CALLS, Pve
 from tests.fakes.pve_cluster import Storage
 from tests.fakes.pvesh import install_pvesh
-from tests.targets.proxmox.test_root_swapper import ORDER, container, plan, run
+from tests.targets.proxmox.test_root_swapper import SNAPPED, container, plan, run
 
 
 @pytest.fixture
@@ -211,9 +211,13 @@ def test_new_root(pve: Pve, form: Format, env: str) -> None:
     here = settings(storage="cephfs")
     swaps = RootSwapper(Client(here), here)
     startup = Startup(entrypoint="/bin/app", env=env)
-    swap = run(swaps, plan(swaps, replace(ORDER, form=form, startup=startup, old_startup=startup)))
+    order = replace(SNAPPED, form=form, startup=startup, old_startup=startup)
+    swap = run(swaps, plan(swaps, order))
     assert swaps.is_swapped(swap)
     assert made.config["env"] == env
+    assert list(made.snapshots) == [swap.snapshot]
+    assert swaps.remove_old(swap)
+    assert made.snapshots == {}
 
 
 @pytest.mark.usefixtures("pvesh")
