@@ -204,6 +204,25 @@ class StorageError(SyncdError):
     """Local disk refused: full, read-only, not permitted, or corrupt."""
 
 
+class HostFaultError(SyncdError):
+    """A call that the host refused, though no job foresees that; later it may not."""
+
+    temporary = True
+
+    @classmethod
+    def of(cls, error: Exception) -> HostFaultError | None:
+        """Return the error for a refusal of the host, or None for an error of another kind."""
+        thread = isinstance(error, RuntimeError) and "start new thread" in str(error)
+        if not thread and not isinstance(error, (OSError, MemoryError)):
+            return None
+        reason = getattr(error, "strerror", None) or str(error) or "out of memory"
+        where = getattr(error, "filename", None)
+        return cls(
+            f"this host refuses: {reason}{f' ({where})' if where else ''}",
+            "look at its disk, its memory, and the bounds of the service (LimitNOFILE, TasksMax)",
+        )
+
+
 class OccupiedNameError(StorageError):
     """A name in a folder that another file has; syncd never writes over a file."""
 

@@ -48,6 +48,8 @@ def set_up_logs(form: str = "auto", level: int = logging.INFO) -> None:
             ],
         )
     )
+    # A line that cannot be written, as on a full disk, is lost; a traceback about it would be, too.
+    logging.raiseExceptions = False
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
     logging.getLogger("syncd").setLevel(level)
     # It warns of each attempt to connect; whoever asked for the connection tells how that ended.

@@ -18,6 +18,7 @@ from typing import Any
 from syncd.convert.capacity import CrowdedError
 from syncd.errors import (
     ImageError,
+    NoProcessError,
     RegistryError,
     RegistryUnavailableError,
     StorageError,
@@ -188,4 +189,4 @@ def _below(kind: type[SyncdError]) -> Iterator[type[SyncdError]]:
 LASTING = (ImageError, StorageError, RegistryError)
 """The errors of an image and its layers, which keep their kinds on the way."""
 _KINDS = {kind.__name__: kind for root in LASTING for kind in _below(root)}
-_KINDS["SyncdError"] = SyncdError
+_KINDS |= {"SyncdError": SyncdError, "NoProcessError": NoProcessError}

@@ -30,7 +30,7 @@ from syncd.convert.layer_pipe import PipedLayer
 from syncd.convert.options import Options
 from syncd.convert.pipeline import Attempt, attempt
 from syncd.convert.template_writer import WrittenTemplate
-from syncd.errors import SyncdError
+from syncd.errors import NoProcessError, SyncdError
 from syncd.limits import Bound
 from syncd.oci import Descriptor, Image, OpenedImage
 from syncd.progress import Advance
@@ -44,6 +44,10 @@ _TOLD = 1 << 20  # bytes done that are worth a message
 _KILLED_FIRST = "1000"  # proc_pid_oom_score_adj(5)
 _PR_SET_DUMPABLE = 4  # linux/prctl.h
 _LONGEST = 4_000  # characters of an error that are told
+_NO_THREAD = NoProcessError(
+    "no thread can be started to convert with",
+    "check the number of processes (TasksMax) of the service",
+)
 
 
 class Job(NamedTuple):
@@ -81,6 +85,8 @@ def convert_with(act: Attempt, connection: socket.socket) -> None:
     except Exception as exc:  # noqa: BLE001 - told to the daemon
         if _is_shortage(exc):
             channel.send({"say": "short"})
+        elif _is_thread(exc):
+            channel.send({"say": "failed", "error": error_message(_NO_THREAD)})
         else:
             traceback.print_exc()
             channel.send({"say": "fault", "error": repr(exc)[:_LONGEST]})
@@ -101,9 +107,22 @@ def _restrict(memory: Bound) -> None:
 
 
 def _is_shortage(exc: Exception) -> bool:
-    """Tell whether an error is for lack of memory; zstandard and threading have words of theirs."""
-    words = ("not enough memory", "can't start new thread")
-    return isinstance(exc, MemoryError) or any(word in str(exc) for word in words)
+    """Tell whether an error is for lack of memory; zstandard has words of its own."""
+    if isinstance(exc, MemoryError) or "not enough memory" in str(exc):
+        return True
+    return _is_thread(exc) and _memory_left() < 2 * _STACK
+
+
+def _is_thread(exc: Exception) -> bool:
+    """Tell whether an error is that no thread starts: for lack of memory, or of processes."""
+    return isinstance(exc, RuntimeError) and "start new thread" in str(exc)
+
+
+def _memory_left() -> int:
+    """Return how many bytes more this process may allocate (proc(5), VmData)."""
+    status = Path("/proc/self/status").read_text()
+    held = int(status.partition("VmData:")[2].split()[0]) << 10
+    return resource.getrlimit(resource.RLIMIT_DATA)[0] - held
 
 
 def _told(written: WrittenTemplate) -> Message:

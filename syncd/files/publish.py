@@ -39,15 +39,17 @@ def publish_file(file: Path, folder: Path, name: str, pause: _Pause = time.sleep
     A file that has this name already counts only when it has the same bytes: anybody may know the
     name and the size.  While such a file grows, it is waited for, ten minutes at most; `pause`
     waits, and may raise to give up.  An incomplete file, such as a crash leaves, has a hidden name
-    that starts with a dot and ends in `.part`, which no listing shows.  Raise OccupiedNameError
-    when another file has the name, GrowingFileError when it still grows, StorageError when the
-    disk refuses.
+    that starts with a dot and ends in `.part`, which no listing shows; none is left.  Raise
+    OccupiedNameError when another file has the name, GrowingFileError when it still grows,
+    StorageError when the disk refuses.
     """
     target = folder / name
     try:
         with file.open("rb") as source:
             _wait_for_growing(target, os.fstat(source.fileno()).st_size, pause)
-            if not _exists(target, source.fileno()):
+            if _exists(target, source.fileno()):
+                remove_part(folder, name)
+            else:
                 _copy(source.fileno(), target)
         _sync(folder)
     except OSError as exc:

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from syncd.errors import SyncdError
+from syncd.errors import HostFaultError, SyncdError
 from syncd.oci import Digest, Reference
 
 RETRY_AFTER = (timedelta(minutes=1), timedelta(minutes=5), timedelta(minutes=15))
@@ -116,9 +116,13 @@ class Failed:
 
     @classmethod
     def of(cls, error: Exception, *, blind: bool = False) -> Failed:
-        """Return the finding of an error; one that is not syncd's own is a fault in syncd."""
-        if isinstance(error, SyncdError):
-            return cls(str(error), error.temporary, blind)
+        """Return the finding of an error; one that is not syncd's own is a fault in syncd.
+
+        A refusal of this host is one of the host's.
+        """
+        told = error if isinstance(error, SyncdError) else HostFaultError.of(error)
+        if told is not None:
+            return cls(str(told), told.temporary, blind)
         return cls(f"a fault in syncd itself: {error!r}; report it", passing=False)
 
 

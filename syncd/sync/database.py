@@ -8,12 +8,13 @@ module knows nothing of jobs and templates.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from sqlite3 import Connection
@@ -29,6 +30,7 @@ BUSY_TIMEOUT = 30
 _BUSY_TURN = 250  # milliseconds of one wait while the file is opened
 _WAL_MAX = 16 << 20  # bytes that the log beside the file keeps once they are written into the file
 _TOLD_MAX = 1000
+_LOOK = 1 << 20  # bytes of one read of a file that may be damaged
 
 # The primary result codes of https://www.sqlite.org/rescode.html, what each says of the file, what
 # to do about it, and whether the same call may succeed later without anybody acting.
@@ -61,7 +63,8 @@ _DAMAGED = (
     "(-wal, -shm) away and start anew: what is published is found again",
     False,
 )
-_FAULTS[sqlite3.SQLITE_CORRUPT] = _FAULTS[sqlite3.SQLITE_NOTADB] = _DAMAGED
+_DAMAGES = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+_FAULTS |= dict.fromkeys(_DAMAGES, _DAMAGED)
 _OTHER = ("cannot be used", "check the owner and permissions of its folder", False)
 
 _T = TypeVar("_T")
@@ -74,12 +77,30 @@ log = structlog.stdlib.get_logger()
 def fault(path: Path, exc: sqlite3.Error | OSError) -> LedgerError:
     """Return the error that says what a fault of SQLite means for the ledger at `path`.
 
-    A LedgerUnavailableError may pass by itself, any other LedgerError does not.
+    A LedgerUnavailableError may pass by itself, any other LedgerError does not.  A file that the
+    disk could not read for a moment is malformed for SQLite, too, so the file is looked at again.
     """
     code = getattr(exc, "sqlite_errorcode", 0) & 0xFF
+    if code in _DAMAGES and not _is_damaged(path):
+        code = sqlite3.SQLITE_IOERR
     what, hint, passing = _FAULTS.get(code, _OTHER)
     error = LedgerUnavailableError if passing else LedgerError
     return error(f"the ledger {path} {what}: {exc}", hint)
+
+
+def _is_damaged(path: Path) -> bool:
+    """Tell whether a file is none of SQLite's, or is damaged; a disk that refuses tells neither."""
+    try:
+        file = os.open(path, os.O_RDONLY)
+        with closing(os.fdopen(file, "rb")):
+            for offset in range(0, os.fstat(file).st_size, _LOOK):
+                os.pread(file, _LOOK, offset)  # as SQLite reads it
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as db:
+            return bool(db.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok")
+    except OSError:
+        return False
+    except sqlite3.Error:
+        return True
 
 
 @dataclass(slots=True, eq=False)

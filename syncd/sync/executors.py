@@ -8,12 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import chain, repeat
 from typing import Any, ParamSpec, TypeVar
+
+import structlog
 
 from syncd.errors import LedgerUnavailableError
 from syncd.sync.slots import Slots
+
+log = structlog.stdlib.get_logger()
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -35,6 +40,8 @@ LEDGER_CALLS = 16
 LEDGER_PATIENCE = 4.0
 """Seconds for an answer of the ledger to a request.  A delivery asks twice, and GitHub gives it up
 after 10; four flushes of a slow disk fit in."""
+LEDGER_PAUSES = (1.0, 2.0, 5.0, 10.0, 30.0)
+"""Seconds between attempts at what a passing fault of the ledger keeps from being done."""
 _KEYS = 256  # keys remembered before those without work are forgotten
 
 
@@ -107,6 +114,21 @@ class Executors:
     async def ledger(self, act: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Call a method of the ledger off the loop; return or raise what it does."""
         return await self._ledger.run(act, *args, **kwargs)
+
+    async def ledger_at_last(
+        self, pauses: Sequence[float], act: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Call a method of the ledger as `ledger` does, however long a fault that may pass lasts.
+
+        `pauses` are the seconds between attempts, of which the last is repeated.
+        """
+        for pause in chain(pauses, repeat(pauses[-1])):
+            try:
+                return await self.ledger(act, *args, **kwargs)
+            except LedgerUnavailableError as exc:
+                log.warning("the ledger is tried again", after=pause, error=str(exc))
+            await asyncio.sleep(pause)
+        raise AssertionError("the last pause is repeated")
 
     async def ledger_soon(self, act: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Call a method of the ledger for somebody who cannot wait long; else as `ledger`.

@@ -89,6 +89,15 @@ CANCELLED = Outcome(
 )
 """The end of a job that somebody cancelled."""
 
+ATTEMPTS_MAX = 3
+"""How often a job may have begun when the daemon dies, before it is given up."""
+GIVEN_UP = Outcome(
+    Result.FAILED,
+    f"given up: the daemon died {ATTEMPTS_MAX} times while this job ran; find out why "
+    "(journalctl -u syncd; was it the memory?), then ask for it again (syncd sync)",
+)
+"""The end of a job that nobody runs any more, since the daemon died while it ran."""
+
 ABANDONED = Outcome(Result.INTERRUPTED, "the command ended before its job did")
 """The end of a command's job whose process is gone."""
 

@@ -162,11 +162,17 @@ class Lookup:
     async def held(
         self, context: SyncContext, target: Target, top: Descriptor, image: Image
     ) -> Held | None:
-        """Return how a target holds the image, or None; the ledger learns of it."""
+        """Return how a target holds the image, or None; the ledger learns of it.
+
+        Of a publication that failed behind its file, as where its hidden part could not be removed,
+        nothing is left.
+        """
 
         def ask() -> Held | None:
             held = self._presence.ask_one(context, target, top, image)
             if held is not None:
+                if held.template is not None and not held.finished:
+                    target.remove_part(held.template.name)
                 self._presence.learn(context, top, [held])
             return held
 

@@ -18,9 +18,9 @@ from syncd.sync.conditions import Failed, Finding, Missing
 from syncd.sync.context import Running
 from syncd.sync.engine import SyncEngine
 from syncd.sync.executors import Executors
+from syncd.sync.job import GIVEN_UP
 from syncd.sync.recorder import ConditionRecorder
 from syncd.sync.slots import Turn, turn_of
-from syncd.sync.worker import GIVEN_UP
 
 log = structlog.stdlib.get_logger()
 

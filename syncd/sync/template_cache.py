@@ -124,7 +124,10 @@ class TemplateCache:
         return self._make(context, image, template_format)
 
     def has(self, image: Image, template_format: Format) -> bool:
-        """Tell whether a finished file of this image seems to be here; nothing is read."""
+        """Tell whether a finished file of this image seems to be here; nothing is read.
+
+        Raise StorageError when the state's disk refuses.
+        """
         candidates = self._candidates(image, template_format)
         return any(path.is_file() for path, _ in candidates)
 
@@ -152,9 +155,19 @@ class TemplateCache:
                 if path is not None:
                     yield path, template.file_digest
         suffix = template_format.suffix
-        for path in self._paths.templates.glob(f"{image.manifest_digest.encoded}-*{suffix}"):
+        for path in self._made(f"{image.manifest_digest.encoded}-*{suffix}"):
             encoded = path.name.removesuffix(suffix).partition("-")[2]
             yield path, Digest("sha256", encoded)
+
+    def _made(self, pattern: str) -> list[Path]:
+        """Return the files of a pattern among the finished ones."""
+        try:
+            return [*self._paths.templates.glob(pattern)]
+        except OSError as exc:
+            raise StorageError(
+                f"{self._paths.templates} cannot be listed: {exc.strerror}",
+                "check its disk, and that the service may open as many files as it wants",
+            ) from exc
 
     def _make(self, context: SyncContext, image: Image, template_format: Format) -> CachedTemplate:
         """Convert the image, its layers read through the blob cache."""
@@ -205,7 +218,7 @@ class TemplateCache:
 
     def _earlier(self) -> list[tuple[Path, Path]]:
         """Return the finished files with their tables, the newest first."""
-        tables = sorted(self._paths.templates.glob(f"*{_TABLE}"), key=_last_used, reverse=True)
+        tables = sorted(self._made(f"*{_TABLE}"), key=_last_used, reverse=True)
         return [(table.with_suffix(""), table) for table in tables]
 
     def _keep(

@@ -13,34 +13,35 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
-from itertools import chain, repeat
-from typing import ParamSpec
 
 import structlog
 
-from syncd.errors import LedgerError, LedgerUnavailableError, StoppedError, SyncdError
+from syncd.errors import (
+    HostFaultError,
+    LedgerError,
+    LedgerUnavailableError,
+    StoppedError,
+    SyncdError,
+)
 from syncd.oci import Reference
 from syncd.sync.activity import Activity
-from syncd.sync.executors import Executors
+from syncd.sync.executors import LEDGER_PAUSES, Executors
 from syncd.sync.intake import Intake
-from syncd.sync.job import BACKLOG, CANCELLED, Cause, Outcome, Result, SyncJob, outcome_of_tags
+from syncd.sync.job import (
+    ATTEMPTS_MAX,
+    BACKLOG,
+    CANCELLED,
+    GIVEN_UP,
+    Cause,
+    Outcome,
+    Result,
+    SyncJob,
+    outcome_of_tags,
+)
 from syncd.sync.job_queue import JobEnd, JobHandler, JobQueue
 from syncd.sync.ledger import Ledger
 from syncd.sync.slots import KeyedSlots, Turn
 from syncd.sync.tally import Step
-
-P = ParamSpec("P")
-
-LEDGER_PAUSES = (1.0, 2.0, 5.0, 10.0, 30.0)
-"""Seconds between attempts to write down how a job stands, until a passing fault is over."""
-ATTEMPTS_MAX = 3
-"""How often a job may have begun when the daemon dies, before it is given up."""
-GIVEN_UP = Outcome(
-    Result.FAILED,
-    f"given up: the daemon died {ATTEMPTS_MAX} times while this job ran; find out why "
-    "(journalctl -u syncd; was it the memory?), then ask for it again (syncd sync)",
-)
-"""The end of a job that nobody runs any more, since the daemon died while it ran."""
 
 log = structlog.stdlib.get_logger()
 
@@ -270,7 +271,7 @@ class Worker:
     async def _run(self, job: SyncJob) -> None:
         """Run one job to its end, whatever happens in it."""
         with structlog.contextvars.bound_contextvars(job=job.id, reference=str(job.reference)):
-            await self._written(self._ledger.start, job.id)
+            await self._executors.ledger_at_last(self._pauses, self._ledger.start, job.id)
             self._activity.started(job)
             log.info("started", cause=job.cause)
             try:
@@ -286,9 +287,7 @@ class Worker:
         end = self._ends[job.id]
         if end.cancelled:
             return CANCELLED
-        single = job.reference.tag or job.reference.digest
-        doing = self._handler.sync(job) if single else self._spread(job)
-        end.work = asyncio.get_running_loop().create_task(doing)
+        end.work = asyncio.get_running_loop().create_task(self._attempts(job))
         try:
             return await end.work
         except asyncio.CancelledError:
@@ -303,12 +302,26 @@ class Worker:
         except SyncdError as exc:
             return Outcome(Result.FAILED, str(exc), temporary=exc.temporary)
         except Exception as exc:  # a fault in one job must not end the daemon
+            if (refusal := HostFaultError.of(exc)) is not None:
+                return Outcome(Result.FAILED, str(refusal), temporary=True)
             log.exception("fault in syncd")
             return Outcome(Result.FAILED, f"a fault in syncd itself: {exc!r}; report it")
 
+    async def _attempts(self, job: SyncJob) -> Outcome:
+        """Do a job; one that a passing fault of the ledger broke off is begun anew, some times."""
+        single = job.reference.tag or job.reference.digest
+        act = self._handler.sync if single else self._spread
+        for pause in self._pauses:
+            try:
+                return await act(job)
+            except LedgerUnavailableError as exc:
+                log.warning("the job is begun anew", after=pause, error=str(exc))
+            await asyncio.sleep(pause)
+        return await act(job)
+
     async def _end(self, job: SyncJob, outcome: Outcome) -> None:
         """Write down how a job ended, and tell whoever waits for it, or listens."""
-        await self._written(self._ledger.finish, job.id, outcome)
+        await self._executors.ledger_at_last(self._pauses, self._ledger.finish, job.id, outcome)
         self._activity.ended(job)
         with structlog.contextvars.bound_contextvars(job=job.id, reference=str(job.reference)):
             report = log.error if outcome.failed else log.info
@@ -317,16 +330,6 @@ class Worker:
         if end is not None:
             end.outcome.set_result(outcome)
         await self._on_done(job, outcome)
-
-    async def _written(self, act: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
-        """Have the ledger write, however long a fault that may pass lasts; raise any other."""
-        for pause in chain(self._pauses, repeat(self._pauses[-1])):
-            try:
-                await self._executors.ledger(act, *args, **kwargs)
-                return
-            except LedgerUnavailableError as exc:
-                log.warning("the ledger is tried again", after=pause, error=str(exc))
-            await asyncio.sleep(pause)
 
     async def _spread(self, job: SyncJob) -> Outcome:
         """Look at every watched tag of a repository, each in its own queue.

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import logging
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -16,7 +19,9 @@ from syncd.cli.logs import set_up_logs
 def _logs() -> Iterator[None]:
     """Put logging back as it was."""
     handlers, ours = logging.root.handlers[:], logging.getLogger("syncd").level
+    raising = logging.raiseExceptions
     yield
+    logging.raiseExceptions = raising
     structlog.reset_defaults()
     logging.root.handlers[:] = handlers
     logging.getLogger("syncd").setLevel(ours)
@@ -66,6 +71,27 @@ def test_json(capsys: pytest.CaptureFixture[str]) -> None:
     first, second = map(json.loads, capsys.readouterr().err.splitlines())
     assert (first["event"], first["level"], first["volume"]) == ("published", "info", "v")
     assert second["event"] == "trouble"
+
+
+class Full(io.StringIO):
+    """A file on a disk that is full."""
+
+    def write(self, _: str) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_full_disk(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line that cannot be written is lost, without a traceback about it."""
+    set_up_logs("json")
+    (handler,) = logging.root.handlers
+    assert isinstance(handler, logging.StreamHandler)
+    with monkeypatch.context() as patched:
+        patched.setattr(handler, "stream", Full())
+        structlog.stdlib.get_logger("syncd.test").error("lost")
+    structlog.stdlib.get_logger("syncd.test").error("written")
+    assert [json.loads(line)["event"] for line in capsys.readouterr().err.splitlines()] == [
+        "written"
+    ]
 
 
 def test_no_event_is_forged(capsys: pytest.CaptureFixture[str]) -> None:

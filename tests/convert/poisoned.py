@@ -125,6 +125,27 @@ def faulty(connection: socket.socket) -> None:
     _for_poison(fail, connection)
 
 
+def threadless(connection: socket.socket) -> None:
+    """Be refused a further thread, by the bound of processes."""
+
+    def start(_: Path) -> None:
+        raise RuntimeError("can't start new thread")
+
+    _for_poison(start, connection)
+
+
+def crowded(connection: socket.socket) -> None:
+    """Be refused a further thread, since the memory is used up."""
+
+    def start(_: Path) -> None:
+        kept = []
+        while True:
+            kept.append(threading.Thread(target=threading.Event().wait, daemon=True))
+            kept[-1].start()
+
+    _for_poison(start, connection)
+
+
 def talking(connection: socket.socket) -> None:
     """Say what no conversion says, which the template's name tells."""
 

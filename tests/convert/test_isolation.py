@@ -257,6 +257,20 @@ def test_fault(tmp_path: Path) -> None:
         )
 
 
+@pytest.mark.parametrize(
+    ("main", "kind", "words"),
+    [
+        (poisoned.threadless, NoProcessError, r"no thread can be started .*TasksMax"),
+        (poisoned.crowded, LimitError, r"raise limits\.memory"),
+    ],
+)
+def test_no_thread(main: Main, kind: type[SyncdError], words: str, tmp_path: Path) -> None:
+    """A thread that does not start is for lack of memory only where there is none left."""
+    options = Options(ScratchSpace(tmp_path), limits=Limits(memory=64 << 20))
+    with going_wrong(main) as processes, pytest.raises(kind, match=words):
+        processes.convert(opened(tmp_path, POISON), tmp_path / "out", options)
+
+
 class HandClock(Silence):
     """A clock that stands until a test moves it; as a progress it counts the looks at a process."""
 

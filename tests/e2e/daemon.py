@@ -102,19 +102,19 @@ class Client:
     def request_sync(self, references: Sequence[str]) -> Answer:
         """Ask the API, with its token, to sync `references`."""
         body = json.dumps({"refs": list(references)}).encode()
-        headers = {"Content-Type": "application/json", **self._bearer}
+        headers = {"Content-Type": "application/json", **self.bearer}
         return self.ask("POST", "/api/v1/sync", body, headers)
 
     def job(self, job: str) -> Job:
         """Return one job as the API tells it."""
-        answer = self.ask("GET", f"/api/v1/jobs/{job}", headers=self._bearer)
+        answer = self.ask("GET", f"/api/v1/jobs/{job}", headers=self.bearer)
         if answer.status != 200:
             raise CommandError(f"job {job} got {answer}")
         return answer.body
 
     def jobs(self) -> list[Job]:
         """Return the newest jobs as the API tells them."""
-        found: list[Job] = self.ask("GET", "/api/v1/jobs", headers=self._bearer).body["jobs"]
+        found: list[Job] = self.ask("GET", "/api/v1/jobs", headers=self.bearer).body["jobs"]
         return found
 
     def finished(self, job: str, timeout: float = 120) -> Job:
@@ -137,7 +137,8 @@ class Client:
         return text
 
     @property
-    def _bearer(self) -> dict[str, str]:
+    def bearer(self) -> dict[str, str]:
+        """The header of who may use the API."""
         return {"Authorization": f"Bearer {self._api_token}"}
 
 
@@ -146,8 +147,9 @@ class Syncd(Client):
 
     It watches `images` (`HOST:PORT/OWNER/NAME:TAG`) of one registry on loopback and publishes to
     a directory target; it does nothing on its own schedule.  With `user` it gives `password` to
-    the registry, which has `mirrors`.  `within` is a command that the daemon is started by, and
-    `more` are lines of its configuration.
+    the registry, which has `mirrors`.  `within` is a command that the daemon is started by,
+    `server` are lines of that table, and `more` are lines at the end of its configuration.  It
+    knows the registries `hosts`, too.
     """
 
     def __init__(
@@ -160,6 +162,8 @@ class Syncd(Client):
         *,
         within: Sequence[str] = (),
         mirrors: Sequence[str] = (),
+        server: Sequence[str] = (),
+        hosts: Sequence[str] = (),
         more: Sequence[str] = (),
     ) -> None:
         super().__init__(free_port(), WEBHOOK_SECRET, API_TOKEN)
@@ -181,6 +185,10 @@ class Syncd(Client):
             (folder / name).write_text(f"{secret}\n")
             (folder / name).chmod(0o600)
         lines = self._settings(images, user, mirrors)
+        at = lines.index("[state]")
+        lines[at:at] = server
+        for host in hosts:
+            lines += ["[[registry]]", f'host = "{host}"', "plain_http = true"]
         self.config.write_text("\n".join([*lines, *more, ""]))
 
     def __enter__(self) -> Syncd:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 _CHUNK = 64 << 10
@@ -14,13 +14,15 @@ class Relay:
     """Passes connections to `upstream` on; what `address` names while the relay is `open`.
 
     Each of `cuts` is a number of bytes after which one connection's answers break off; when all
-    are used up the line is good.  `passed` counts the bytes of all answers that went through.
+    are used up the line is good, until `cut_in` is called.  `passed` counts the bytes of all
+    answers that went through.
     """
 
-    def __init__(self, upstream: str, cuts: list[int]) -> None:
+    def __init__(self, upstream: str, cuts: Sequence[int] = ()) -> None:
         host, _, port = upstream.rpartition(":")
         self._upstream = (host, int(port))
-        self._cuts = cuts
+        self._cuts = [*cuts]
+        self._cut_at: int | None = None
         self._lock = threading.Lock()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
@@ -30,6 +32,16 @@ class Relay:
     def cuts_left(self) -> int:
         """How many connections will still be broken."""
         return len(self._cuts)
+
+    def cut_in(self, amount: int) -> None:
+        """Break the connection that brings the byte which comes after so many from now on."""
+        with self._lock:
+            self._cut_at = self.passed + amount
+
+    @property
+    def will_cut(self) -> bool:
+        """Whether the byte that `cut_in` waits for has not come yet."""
+        return self._cut_at is not None
 
     @contextmanager
     def open(self) -> Iterator[None]:
@@ -78,6 +90,9 @@ class Relay:
                 passed += len(data)
                 with self._lock:
                     self.passed += len(data)
+                    if self._cut_at is not None and self.passed > self._cut_at:
+                        self._cut_at = None
+                        return
                     if self._cuts and passed >= self._cuts[0]:
                         del self._cuts[0]
                         return

@@ -336,6 +336,17 @@ def test_writers_at_a_time(file: Path, folder: Path, refuse: Callable[[str, int]
     assert (folder / NAME).read_bytes() == CONTENT
 
 
+def test_a_part_that_outlived_its_publication(tmp_path: Path) -> None:
+    """A hidden name that could not be removed is removed once the file is published again."""
+    (tmp_path / "made").write_bytes(b"content")
+    folder = tmp_path / "storage"
+    folder.mkdir()
+    publish_file(tmp_path / "made", folder, "name")
+    (folder / ".name.part").hardlink_to(folder / "name")
+    publish_file(tmp_path / "made", folder, "name")
+    assert [file.name for file in folder.iterdir()] == ["name"]
+
+
 def test_remove_part(tmp_path: Path) -> None:
     """The hidden file of a dead publication goes, by the name that a copy has; no other does."""
     name = "n" * 255

@@ -17,9 +17,8 @@ from syncd.oci.registry import client
 from syncd.report import dead_mans_switch
 from syncd.service.messenger import LONGEST, SETTLE, Messenger
 from syncd.service.schedule import Schedule
-from syncd.sync.job import Cause, SyncJob
+from syncd.sync.job import GIVEN_UP, Cause, SyncJob
 from syncd.sync.replacement import Replacement, ReplacementState
-from syncd.sync.worker import GIVEN_UP
 from syncd.targets.root_swap import RootSwap
 from tests.archives import file
 from tests.clocks import HandClock

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -164,4 +165,8 @@ def test_errors() -> None:
     assert Failed.of(RegistryUnavailableError("down")) == Failed("down", passing=True)
     assert Failed.of(RegistryError("denied", "log in")) == Failed("denied; log in", passing=False)
     assert Failed.of(KeyError("x")).reason.startswith("a fault in syncd itself: KeyError('x')")
+    assert not Failed.of(KeyError("x")).passing
+    refused = Failed.of(OSError(errno.EMFILE, "Too many open files", "/state/made"))
+    assert refused.reason.startswith("this host refuses: Too many open files (/state/made); ")
+    assert refused.passing
     assert len(after(Failed("x" * 10_000, passing=True)).reason) == 1000

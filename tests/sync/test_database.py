@@ -182,11 +182,26 @@ def refusal(code: int) -> sqlite3.OperationalError:
 )
 def test_faults(path: Path, code: int, passing: bool, words: str) -> None:
     """Each kind of fault has its sentence, and says whether it may pass by itself."""
+    path.write_bytes(b"no database" * 1000)
     error = fault(path, refusal(code))
     told = str(error).replace(": as SQLite calls it", "")
     assert words in told
     assert error.temporary is passing
     assert ("disk" in told) is (code & 0xFF in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL))
+
+
+@pytest.mark.parametrize("code", [sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB])
+def test_called_damaged(database: Database, path: Path, code: int) -> None:
+    """A file that SQLite calls malformed, since its disk failed for a moment, is not damaged."""
+    put(database, "there")
+    error = fault(path, refusal(code))
+    assert error.temporary
+    assert "its disk reports an error" in str(error)
+    database.close()
+    content = bytearray(path.read_bytes())
+    content[4096:8192] = bytes(4096)
+    path.write_bytes(content)
+    assert not fault(path, refusal(code)).temporary
 
 
 def test_killed_at_random_instants(path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import random
@@ -22,6 +23,8 @@ from syncd.sync.job import Cause, Outcome, Result, SyncJob
 from syncd.sync.ledger import Ledger
 from syncd.sync.leftovers import Leftovers
 from syncd.targets import DirectoryTarget, Volume
+from tests.fakes.registry import Registry
+from tests.harness import REPOSITORY, Harness, sample
 from tests.sync.test_ledger import OTHER, REFERENCE, TEMPLATE
 
 CONTENT = b"a finished template"
@@ -70,6 +73,29 @@ def test_killed_behind_the_file(place: Place) -> None:
     assert [template.name for template in templates] == ["after", "before", MEANT.name]
     assert templates[2] == replace(MEANT, volumes=VOLUMES)
     assert place.settle() == []
+
+
+async def test_failed_behind_the_file(
+    tmp_path: Path, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the hidden part could not be removed, the next job of the image does that."""
+    unlink = Path.unlink
+
+    def refuse(path: Path, missing_ok: bool = False) -> None:
+        if path.name.endswith(".part"):
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+        unlink(path, missing_ok)
+
+    registry.push(REPOSITORY, "latest", sample())
+    async with Harness(tmp_path, registry) as harness:
+        with monkeypatch.context() as patched:
+            patched.setattr(Path, "unlink", refuse)
+            with pytest.raises(PublishError):
+                await harness.bring()
+        assert len(harness.templates) == 2
+        assert (await harness.bring()).result is Result.UNCHANGED
+        (template,) = harness.templates
+        assert not template.name.startswith(".")
 
 
 def test_killed_before_the_file(place: Place) -> None:

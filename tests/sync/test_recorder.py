@@ -15,8 +15,7 @@ from syncd.errors import SyncdError
 from syncd.oci import Reference
 from syncd.service.schedule import Schedule
 from syncd.sync.conditions import Condition, Lack, Place, Status
-from syncd.sync.job import Cause, SyncJob
-from syncd.sync.worker import ATTEMPTS_MAX
+from syncd.sync.job import ATTEMPTS_MAX, Cause, SyncJob
 from tests.deliveries import pushed
 from tests.fakes.registry import Registry
 from tests.harness import REPOSITORY, Harness, sample

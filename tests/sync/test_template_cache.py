@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 from collections.abc import Callable
@@ -11,6 +12,7 @@ import pytest
 from pydantic import ByteSize
 
 from syncd.convert.frame_store import Frame, FrameStore
+from syncd.errors import StorageError
 from syncd.sync.job import Result
 from tests.archives import directory, file
 from tests.fakes.registry import Registry
@@ -205,3 +207,19 @@ async def test_bound(tmp_path: Path, registry: Registry) -> None:
         assert {path.name.partition(".")[0] for path in (state / "made").iterdir()} == {
             finished[1].name.partition(".")[0]
         }
+
+
+async def test_a_folder_that_cannot_be_listed(
+    tmp_path: Path, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that refuses to list finished files fails the job in a sentence, which names them."""
+
+    def refuse(path: Path, pattern: str) -> list[Path]:
+        raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+
+    async with Harness(tmp_path, registry) as harness:
+        registry.push(REPOSITORY, "latest", FIRST)
+        folder = harness.services.live.config.state.paths.templates
+        monkeypatch.setattr(Path, "glob", refuse)
+        with pytest.raises(StorageError, match=f"{folder} cannot be listed: Input/output error"):
+            await harness.bring()

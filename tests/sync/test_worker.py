@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import signal
 import sqlite3
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -271,6 +272,42 @@ async def test_fault(path: Path, fault: Exception, message: str) -> None:
         (again,) = await worker.submit([A], Cause.API)
         assert await within(worker.finished(again)) == FINE
         assert ledger.unfinished() == []
+
+
+@pytest.mark.parametrize(("times", "begun"), [(2, 3), (9, 3)])
+async def test_broken_off_by_the_ledger(path: Path, times: int, begun: int) -> None:
+    """A job that a passing fault of the ledger broke off is begun anew, though not for ever."""
+    fault = LedgerUnavailableError("its disk reports an error")
+    ends: Iterator[Outcome | Exception] = iter([*[fault] * times, FINE])
+
+    class Unlucky(Handler):
+        async def sync(self, job: SyncJob) -> Outcome:
+            self.outcomes[A] = next(ends)
+            return await super().sync(job)
+
+    doing = Unlucky()
+    async with working(path, doing) as (worker, _):
+        (job,) = await worker.submit([A], Cause.API)
+        end = await within(worker.finished(job))
+    assert doing.begun == [A] * begun
+    assert end == (FINE if times < begun else Outcome(Result.FAILED, str(fault), temporary=True))
+
+
+@pytest.mark.parametrize(
+    ("refusal", "words"),
+    [
+        (OSError(errno.EMFILE, "Too many open files", "/made"), "Too many open files (/made)"),
+        (MemoryError(), "out of memory"),
+        (RuntimeError("can't start new thread"), "can't start new thread"),
+    ],
+)
+async def test_refused_by_the_host(path: Path, refusal: Exception, words: str) -> None:
+    """What the host refuses is no fault in syncd, and may pass."""
+    async with working(path, Handler(outcomes={A: refusal})) as (worker, _):
+        (job,) = await worker.submit([A], Cause.API)
+        end = await within(worker.finished(job))
+    assert end.message.startswith(f"this host refuses: {words}; ")
+    assert (end.result, end.temporary) == (Result.FAILED, True)
 
 
 async def test_spread(path: Path) -> None:
