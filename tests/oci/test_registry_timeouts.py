@@ -305,3 +305,12 @@ def test_slow_stretches_far_apart() -> None:
         wanted, open_at=lambda offset: Stretches(content[offset:]), pause=lambda _: None
     )
     assert b"".join(iter(lambda: reader.read(1 << 20), b"")) == content
+
+
+def test_a_peer_that_speaks_no_http() -> None:
+    """Of what such a peer sends, an error quotes a little."""
+    with silent_peer(b"\x16\x03\x01" * 20_000 + b"\r\n") as address:
+        with pytest.raises(RegistryUnavailableError, match="cannot be reached") as caught:
+            door(address, Timeouts(SOON, SOON)).resolve(Reference(address, "a/b", "latest"))
+        assert r"\x16\x03" in str(caught.value)
+        assert len(str(caught.value)) < 1500

@@ -48,7 +48,7 @@ from syncd.oci.registry.errors import (
 from syncd.oci.registry.pages import Document, pages
 from syncd.oci.registry.referrers import PAGES_MAX, entries, fallback_tag
 from syncd.oci.registry.session import Timeouts, client
-from syncd.oci.registry.stream import BlobStream, cause_of, starts_at
+from syncd.oci.registry.stream import REASON_MAX, BlobStream, cause_of, starts_at
 from syncd.oci.traffic import Traffic, Unwatched
 from syncd.progress import Pause
 
@@ -338,7 +338,7 @@ class Registry:
 
     def _cause(self, exc: BaseException) -> str:
         """Return the innermost reason, without secrets: it may quote what the registry sent."""
-        return self._login.redacted(cause_of(exc))
+        return self._login.redacted(cause_of(exc))[:REASON_MAX]
 
 
 def _media_type(answer: requests.Response) -> str:

@@ -19,6 +19,8 @@ from syncd.errors import BrokenStreamError, SlowStreamError
 
 WINDOW = 30.0
 """Seconds of waiting after each of which the rate is looked at."""
+REASON_MAX = 300
+"""Characters of what a peer sent that an error quotes."""
 _AT_ONCE = 0.2  # seconds after which a read returns what has come
 _FAULTS = (requests.RequestException, urllib3.exceptions.HTTPError, OSError)
 
@@ -72,7 +74,9 @@ class BlobStream:
             got += len(part)
         if not got:
             if self._fault is not None:
-                raise BrokenStreamError(self._redacted(cause_of(self._fault))) from self._fault
+                raise BrokenStreamError(
+                    self._redacted(cause_of(self._fault))[:REASON_MAX]
+                ) from self._fault
             raise BrokenStreamError("the stream ended early")
         self.left -= got
         self._received(got)
