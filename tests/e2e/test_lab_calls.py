@@ -70,12 +70,16 @@ class Onlooker:
     def __exit__(self, *_: object) -> None:
         self._over.set()
         self._thread.join()
+        self._look_once()
 
     def _look(self) -> None:
         while not self._over.wait(0.01):
-            for file in self._daemon.templates:
-                with suppress(FileNotFoundError):
-                    self.seen.setdefault(file.name, set()).add(file.read_bytes())
+            self._look_once()
+
+    def _look_once(self) -> None:
+        for file in self._daemon.templates:
+            with suppress(FileNotFoundError):
+                self.seen.setdefault(file.name, set()).add(file.read_bytes())
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +130,7 @@ def test_calls(name: str, daemon: Syncd, registry: Registry, tmp_path: Path) -> 
         assert onlooker.seen[new.name] == {new.read_bytes()}, f"{fault}: a template shows in part"
         new.unlink()
         assert_sound(daemon)
-    assert "Traceback" not in daemon.log.read_text(errors="replace")[mark:]
+    assert b"Traceback" not in daemon.log.read_bytes()[mark:]
     print(f"{name}: {met} calls met {error} in {number + 1} trials, and all held")
     assert met
 
