@@ -33,7 +33,7 @@ from tests.e2e.registry import Registry
 from tests.e2e.strace import Fault, injected
 
 LASTS = 3.0  # seconds of a fault that meets all calls, at the most
-LATEST = 8  # a fault that meets one call of each thread meets its Nth, N being at most this
+LATEST = 4  # a fault that meets one call of each thread meets its Nth, N being at most this
 ENDS = 120.0  # seconds for a job after the fault: the ledger is tried again after 30 at the latest
 FAULTS = {
     "flush": ("fsync,fdatasync", "EIO"),
