@@ -172,6 +172,19 @@ def test_no_parents(runner: Runner) -> None:
     assert int(found["epoch"]) > 0
 
 
+@pytest.mark.parametrize("file", ["build-images.yml", "build-level.yml", "release.yml"])
+def test_stand_ins(file: str) -> None:
+    """Each action has a stand-in for the end-to-end tests that knows the inputs given to it."""
+    workflow = yaml.safe_load((ROOT / ".github/workflows" / file).read_text())
+    steps = [step for job in workflow["jobs"].values() for step in job.get("steps", ())]
+    for step in steps:
+        if "uses" in step:
+            name = step["uses"].partition("@")[0].rpartition("/")[2]
+            action = ROOT / "tests/e2e/runner/actions" / name / "action.yml"
+            known = yaml.safe_load(action.read_text()).get("inputs", {})
+            assert step.get("with", {}).keys() <= known.keys(), name
+
+
 def test_digest_is_kept(runner: Runner) -> None:
     """An image says that it is not built until it is, and then by which digest."""
     told = runner.temp / "built" / "base"
