@@ -197,6 +197,7 @@ def test_what_is_not_pushed() -> None:
         for name, step in zip(names, steps, strict=True)
         if "matrix.image.push" in str(step.get("if"))
     ] == [
+        "Describe",
         "Push",
         "sigstore/cosign-installer",
         "Sign",

@@ -172,6 +172,37 @@ def test_no_parents(runner: Runner) -> None:
     assert int(found["epoch"]) > 0
 
 
+@pytest.mark.parametrize(
+    ("labels", "own"),
+    [
+        ("null", []),
+        (
+            json.dumps(
+                {
+                    "org.opencontainers.image.title": "base",
+                    "org.opencontainers.image.description": "One\nline\nEND",
+                    "org.opencontainers.image.revision": "its parent's",
+                    "else": "x",
+                }
+            ),
+            ["title=base", "description=One line END"],
+        ),
+    ],
+)
+def test_described(runner: Runner, labels: str, own: list[str]) -> None:
+    """Annotations are the labels of the run, and what the image's own say that it is."""
+    runner.program("docker", f"cat <<'TEXT'\n{labels}\nTEXT")
+    told = "org.opencontainers.image.revision=c0ffee\norg.opencontainers.image.vendor=acme\n\n"
+    done = runner.run("build-level.yml", "build", "Describe", IMAGE="localhost/x", LABELS=told)
+    assert done.returncode == 0, done.stderr
+    found = runner.outputs()
+    assert found["labels"].strip() == told.strip()
+    prefix = "index,manifest:org.opencontainers.image."
+    assert found["annotations"].splitlines() == [
+        f"{prefix}{line}" for line in (*own, "revision=c0ffee", "vendor=acme")
+    ]
+
+
 @pytest.mark.parametrize("file", ["build-images.yml", "build-level.yml", "release.yml"])
 def test_stand_ins(file: str) -> None:
     """Each action has a stand-in for the end-to-end tests that knows the inputs given to it."""

@@ -1,10 +1,10 @@
 """A repository on GitHub and its Actions, as far as a workflow can see them, on this machine.
 
-The workflows are run by `act` (https://nektosact.com): jobs, conditions, matrices, contexts and
-scripts are its work.  The triggers' filters are read here, since `act` does not, and a called
-workflow is put in the place of its call.  The origin is a bare repository that is cloned by the
-name it has on GitHub, the registry that of `tests.e2e.registry` by the name ghcr.io; what stands in
-for actions and programs is in `tests.e2e.runner`.
+The workflows are run by `act` (https://nektosact.com): jobs, conditions, matrices, contexts, called
+workflows and scripts are its work.  The triggers' filters are read here, since `act` does not.  The
+origin is a bare repository that is cloned by the name it has on GitHub, the registry that of
+`tests.e2e.registry` by the name ghcr.io; what stands in for actions and programs is in
+`tests.e2e.runner`.
 
 What GitHub does and this does not: permissions of tokens, concurrency, caches between machines,
 bounds of time.
@@ -55,12 +55,18 @@ class Run:
 
 
 class GitHub:
-    """The repository `name` below `folder`; its events start what the workflow's triggers say."""
+    """The repository `name` below `folder`; its events start what the workflow's triggers say.
+
+    With `in_place` a called workflow is put in the place of its call before a run: `act` ends a run
+    when a called workflow fails (https://github.com/nektos/act/issues/1793), where GitHub goes on
+    with the jobs whose conditions allow it.
+    """
 
     def __init__(self, folder: Path, name: str, registry: Registry) -> None:
         self.name = name
         self.folder = folder
         self.work = folder / "work"
+        self.in_place = False
         self.vars: dict[str, str] = {}
         self.secrets: dict[str, str] = {}
         self._origin = folder / "origins" / name
@@ -208,14 +214,13 @@ class GitHub:
         return found
 
     def _workflows(self, folder: Path) -> Path:
-        """Return a folder with the workflows as HEAD has them, calls replaced by what they call.
-
-        `act` ends a run when a called workflow fails (https://github.com/nektos/act/issues/1793),
-        where GitHub goes on with the jobs whose conditions allow it.
-        """
+        """Return the folder of the workflows, as HEAD has them or with calls replaced."""
+        kept = self.work / ".github/workflows"
+        if not self.in_place:
+            return kept
         made = folder / "workflows"
         made.mkdir()
-        for file in (self.work / ".github/workflows").glob("*.yml"):
+        for file in kept.glob("*.yml"):
             workflow = _load(file)
             for job in workflow["jobs"].values():
                 if "uses" in job:
