@@ -71,9 +71,11 @@ def test_schedule() -> None:
     assert triggers["push"] == {
         "branches": ["**", "!dependabot/**"],
         "tags": ["**"],
-        "paths": ["images/*/**"],
+        "paths": ["images/*/**", "docs/**"],
     }
-    assert triggers["pull_request"] == {"paths": ["images/*/**"]}
+    assert triggers["pull_request"] == {"paths": ["images/*/**", "docs/**"]}
+    contexts = {one.context for one in IMAGES.values() if not one.context.startswith("images/")}
+    assert {f"{context}/**" for context in contexts} <= set(triggers["push"]["paths"])
     assert triggers["release"] == {"types": ["released"]}
 
 
@@ -109,7 +111,8 @@ def test_matrix_fields() -> None:
 @pytest.mark.parametrize("name", IMAGES)
 def test_no_workflow_names_an_image(name: str) -> None:
     """Adding an image is adding its folder: no workflow knows any by name."""
-    for path in WORKFLOWS:
+    for workflow in ("build-images.yml", "build-level.yml"):
+        path = ROOT / ".github" / "workflows" / workflow
         assert not re.search(rf"images/{name}\b|/{name}:|\b{name}:", path.read_text())
 
 
@@ -233,13 +236,15 @@ def test_dependabot_sees_what_is_foreign(name: str) -> None:
 @pytest.mark.parametrize("name", IMAGES)
 def test_context(name: str) -> None:
     """An image's build sees only what its .dockerignore lets in, and all of that exists."""
-    folder = ROOT / "images" / name
-    lines = (folder / ".dockerignore").read_text().splitlines()
+    folder, ignored = ROOT / "images" / name, ".dockerignore"
+    if IMAGES[name].context != f"images/{name}":
+        ignored = "Dockerfile.dockerignore"
+    lines = (folder / ignored).read_text().splitlines()
     patterns = [line for line in lines if not line.startswith("#")]
     assert patterns[0] == "*"
     for pattern in patterns[1:]:
         assert pattern.startswith("!")
-        assert (folder / pattern[1:]).exists()
+        assert list((ROOT / IMAGES[name].context).glob(pattern[1:]))
 
 
 README = (ROOT / "images" / "README.md").read_text()
@@ -249,22 +254,24 @@ README = (ROOT / "images" / "README.md").read_text()
 def test_readme_lists_the_image(name: str) -> None:
     """The README's table has each image, what it builds on, and its path in the registry."""
     (row,) = [line for line in README.splitlines() if line.startswith(f"| [`{name}`]({name}/)")]
-    _, _, builds_on, _, path, _ = (cell.strip() for cell in row.split("|"))
+    _, _, builds_on, _, path, _, _ = (cell.strip() for cell in row.split("|"))
     assert path == f"`ghcr.io/OWNER/REPOSITORY/{name}`"
     for parent in IMAGES[name].parents.values():
         assert builds_on == f"`{parent}`"
 
 
 def test_readme_names_the_variables() -> None:
-    """The README explains exactly the variables that the first boot reads."""
-    unit = (ROOT / "images" / "base" / "sssd-configure.service").read_text()
-    (passed,) = re.findall("^PassEnvironment=(.+)", unit, re.MULTILINE)
-    assert re.findall(r"^\| `(LDAP_\w+)`", README, re.MULTILINE) == passed.split()
+    """The README explains exactly the variables that the first boot reads, in both spellings."""
+    program = (ROOT / "images" / "base" / "sssd-configure").read_text()
+    names = re.findall(r"^ldap_\w+ +\S+ +(\w+) (\w+)$", program, re.MULTILINE)
+    rows = re.findall(r"^\| `(LDAP_\w+)` \| `(SSSD_\w+)` \|", README, re.MULTILINE)
+    assert sorted(rows) == sorted(names)
 
 
 def test_readme_example() -> None:
     """The README's example of a new image builds on base as the plan understands it."""
-    (example,) = re.findall(r"```dockerfile\n(.+?)```", README, re.DOTALL)
+    adding = README.partition("## Adding an image")[2]
+    (example,) = re.findall(r"```dockerfile\n(.+?)```", adding, re.DOTALL)
     new = parse_image("new", example, ["base"], "ghcr.io/owner/repository")
     assert new.parents == {"localhost/base:latest": "base"}
 

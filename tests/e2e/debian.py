@@ -51,8 +51,8 @@ def debian_root(packages: tuple[str, ...], suite: str = SUITE) -> Path:
     if not tar.exists():
         CACHE.mkdir(parents=True, exist_ok=True)
         growing = tar.with_name(f"growing-{tar.name}")
-        include = f"--include={','.join(packages)}"
-        run("mmdebstrap", "--variant=minbase", include, suite, growing, mirror())
+        include = (f"--include={','.join(packages)}",) if packages else ()
+        run("mmdebstrap", "--variant=minbase", *include, suite, growing, mirror())
         growing.rename(tar)
     return tar
 

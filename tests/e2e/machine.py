@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -20,6 +20,19 @@ from tests.e2e.command import CommandError, attempt, run, wait_for
 
 FIRST_ID = 100_000
 IDS = 65_536
+
+_LIKE_PROXMOX = (
+    *(f"--private-users={FIRST_ID}:{IDS}", "--private-users-ownership=off"),
+    *("--capability=all", "--drop-capability=CAP_MAC_ADMIN,CAP_MAC_OVERRIDE"),
+    "--drop-capability=CAP_SYS_TIME,CAP_SYS_MODULE,CAP_SYS_RAWIO",
+    *("--system-call-filter=@keyring bpf", "--bind=/proc:/run/nesting/proc"),
+    "--bind=/sys:/run/nesting/sys",
+)
+"""An unprivileged container with the features nesting and keyctl.
+
+LXC keeps all capabilities but these, within the container's user namespace (common.conf), and
+shows a whole /proc and /sys beside those in use, without which the kernel mounts no further ones.
+"""
 
 OWN_NETWORK = Path("/proc/self/ns/net")
 """The network of this machine, for a machine booted on its loopback."""
@@ -122,12 +135,18 @@ class Disk:
 
 @contextmanager
 def boot(
-    root: Path, env: Mapping[str, str] | None = None, network: Path | None = None
+    root: Path,
+    env: Mapping[str, str] | None = None,
+    network: Path | None = None,
+    *,
+    within: Sequence[str] = (),
+    options: Sequence[str] = (),
 ) -> Iterator[Machine]:
     """Boot a root file system with its own systemd; halt it at the end.
 
     Its init gets `env`, as Proxmox VE gives a container its environment.  `network` is the network
-    namespace to be in; without it the machine is alone on a loopback of its own.
+    namespace to be in; without it the machine is alone on a loopback of its own.  `within` is
+    a command that runs another one, `options` are further ones of systemd-nspawn's.
     """
     net = f"--network-namespace-path={network}" if network else "--private-network"
     given = [f"--setenv={name}={value}" for name, value in (env or {}).items()]
@@ -135,8 +154,9 @@ def boot(
     with console.open("wb") as log:
         nspawn = subprocess.Popen(
             [
+                *within,
                 *("systemd-nspawn", "--directory", str(root), "--boot", "--register=no"),
-                *("--keep-unit", net, f"--machine=e2e-{uuid4().hex[:8]}", *given),
+                *("--keep-unit", net, f"--machine=e2e-{uuid4().hex[:8]}", *given, *options),
             ],
             # systemd 257 refuses the hierarchy of cgroup v1 that nspawn would choose by itself on
             # a machine without systemd.
@@ -159,6 +179,30 @@ def boot(
             nspawn.kill()
             nspawn.wait()
             raise
+
+
+@contextmanager
+def boot_unprivileged(root: Path) -> Iterator[Machine]:
+    """Boot a root that `unpack_unprivileged` made, in which containers can be run; halt it."""
+    with _control_group() as within, boot(root, within=within, options=_LIKE_PROXMOX) as booted:
+        yield booted
+
+
+@contextmanager
+def _control_group() -> Iterator[tuple[str, ...]]:
+    """Make a control group of version 2 for a container's root; yield what runs a command in it."""
+    top = Path("/sys/fs/cgroup")
+    unified = top / "unified"  # where version 1 has the place itself
+    group = (unified if unified.exists() else top) / f"e2e-{uuid4().hex[:8]}"
+    group.mkdir()
+    try:
+        for file in (".", "cgroup.procs", "cgroup.subtree_control", "cgroup.threads"):
+            os.chown(group / file, FIRST_ID, FIRST_ID)
+        yield "/bin/sh", "-c", f'echo $$ >{group}/cgroup.procs && exec "$@"', "sh"
+    finally:
+        for folder in sorted(group.rglob("*/"), reverse=True):
+            folder.rmdir()
+        group.rmdir()
 
 
 def _init_below(nspawn: subprocess.Popen[bytes]) -> int | None:
