@@ -44,15 +44,20 @@ def release() -> str:
     return platform.freedesktop_os_release()["VERSION_CODENAME"]
 
 
-def debian_root(packages: tuple[str, ...], suite: str = SUITE) -> Path:
-    """Return the tar of a minimal Debian, 13 or `suite`, made once for each set of `packages`."""
-    name = hashlib.sha256(",".join(packages).encode()).hexdigest()[:12]
+def debian_root(
+    packages: tuple[str, ...], suite: str = SUITE, options: tuple[str, ...] = ()
+) -> Path:
+    """Return the tar of a minimal Debian, 13 or `suite`, made once for each set of arguments.
+
+    `options` are mmdebstrap's.
+    """
+    name = hashlib.sha256(",".join((*packages, *options)).encode()).hexdigest()[:12]
     tar = CACHE / f"{suite}-{name}.tar"
     if not tar.exists():
         CACHE.mkdir(parents=True, exist_ok=True)
         growing = tar.with_name(f"growing-{tar.name}")
         include = (f"--include={','.join(packages)}",) if packages else ()
-        run("mmdebstrap", "--variant=minbase", *include, suite, growing, mirror())
+        run("mmdebstrap", "--variant=minbase", *options, *include, suite, growing, mirror())
         growing.rename(tar)
     return tar
 

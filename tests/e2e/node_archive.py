@@ -72,8 +72,10 @@ def served(folder: Path) -> Iterator[NodeArchive]:
     handler = partial(_Quiet, directory=str(pool))
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever).start()
-        yield NodeArchive(f"http://127.0.0.1:{server.server_port}", key)
-        server.shutdown()
+        try:
+            yield NodeArchive(f"http://127.0.0.1:{server.server_port}", key)
+        finally:
+            server.shutdown()
 
 
 def _package() -> Path:

@@ -10,6 +10,7 @@ import json
 import shutil
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from subprocess import CompletedProcess
 
@@ -19,12 +20,13 @@ import syncd
 from images.dockerfile import references as references_of
 from syncd.targets.container import Startup
 from tests.e2e import image, machine, node_archive, tree
-from tests.e2e.command import CHECKOUT, CommandError, run
+from tests.e2e.command import CHECKOUT, CommandError, run, wait_for
 from tests.e2e.daemon import Syncd
 from tests.e2e.debian import debian_root
 from tests.e2e.image import Layout
 from tests.e2e.ldap import BASE, PASSWORDS, READER_SECRET, TELEPHONE, Directory
 from tests.e2e.machine import Machine
+from tests.e2e.node_archive import NodeArchive
 from tests.e2e.registry import Registry
 
 IMAGES = CHECKOUT / "images"
@@ -68,7 +70,7 @@ def option(scratch: Path, registry: Registry) -> str:
     """Return buildah's option that puts a Debian made here in the place of Debian's image."""
     folder = scratch / "debian"
     folder.mkdir()
-    (folder / "root.tar").hardlink_to(debian_root(()))
+    (folder / "root.tar").hardlink_to(debian_root((), options=("--skip=output/dev",)))
     (folder / "Containerfile").write_text("FROM scratch\nADD root.tar /\n")
     minimal = f"{registry.address}/acme/debian:13"
     image.build(folder, minimal)
@@ -84,21 +86,32 @@ def nodejs_folder(folder: Path, key: str) -> Path:
 
 
 @pytest.fixture(scope="module")
-def references(scratch: Path, registry: Registry, option: str) -> dict[str, str]:
-    """Build and push base, and what builds on it."""
+def archive(scratch: Path) -> Iterator[NodeArchive]:
+    """Serve an archive of Node.js."""
+    with node_archive.served(scratch / "node") as served:
+        yield served
+
+
+@pytest.fixture(scope="module")
+def references(
+    scratch: Path, registry: Registry, option: str, archive: NodeArchive
+) -> dict[str, str]:
+    """Build and push base, and what builds on it, two at a time."""
     made = {name: f"{registry.address}/acme/server/{name}:main" for name in ("base", *CHILDREN)}
+    base = {"BASE_IMAGE": made["base"]}
     image.build(IMAGES / "base", made["base"], option)
-    for name in ("python", "docker"):
-        image.build(IMAGES / name, made[name], BASE_IMAGE=made["base"])
-    build_docs = ("--file", str(IMAGES / "docs" / "Dockerfile"))
-    image.build(CHECKOUT / "docs", made["docs"], *build_docs, BASE_IMAGE=made["base"])
-    with node_archive.served(scratch / "node") as archive:
-        folder = nodejs_folder(scratch / "nodejs", archive.key)
-        told = {"BASE_IMAGE": made["base"], "NODE_REPOSITORY": archive.url}
-        image.build(folder, made["nodejs"], **told)
-        # The key that is the image's own has not signed this archive.
-        with pytest.raises(CommandError, match="is not signed"):
-            image.build(IMAGES / "nodejs", f"{made['nodejs']}-refused", **told)
+    folders = {name: IMAGES / name for name in CHILDREN}
+    folders |= {"docs": CHECKOUT / "docs"}
+    folders |= {"nodejs": nodejs_folder(scratch / "nodejs", archive.key)}
+    options = {"docs": ("--file", str(IMAGES / "docs" / "Dockerfile"))}
+    arguments = {"nodejs": base | {"NODE_REPOSITORY": archive.url}}
+
+    def build(name: str) -> None:
+        told = arguments.get(name, base)
+        image.build(folders[name], made[name], *options.get(name, ()), **told)
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(build, ("docs", "docker", "nodejs", "python")))
     return made
 
 
@@ -373,7 +386,9 @@ class TestContradiction:
         """The one unit that failed names each variable once, as the console does."""
         assert lonely.failed_units() == ["sssd-configure.service"]
         status = lonely.run("systemctl", "status", "--full", "sssd-configure").stdout
-        console = (scratch / "lonely.console").read_text(errors="replace")
+        shown = scratch / "lonely.console"
+        wait_for("a prompt", lambda: b" login: " in shown.read_bytes(), timeout=60)
+        console = shown.read_text(errors="replace")
         for told in (status, console):
             assert told.count("LDAP_URI and SSSD_LDAP_URI say different things") == 1
             assert told.count("LDAP_BIND_DN is set, but LDAP_BIND_SECRET") == 1
@@ -405,15 +420,25 @@ def test_startup(references: dict[str, str], scratch: Path, tmp_path: Path) -> N
         assert startup.starts_init == (name == "base")
 
 
-def test_nodejs(templates: dict[str, Path], directory: Directory, tmp_path: Path) -> None:
+def test_nodejs(templates: dict[str, Path], tmp_path: Path) -> None:
     """An image on base is base and more: Node.js 24 runs, people are known, nothing failed."""
     root = machine.unpack(templates["nodejs"], tmp_path / "root")
-    with machine.boot(root, directory.env, directory.network) as booted:
+    with (
+        Directory(tmp_path / "ldap") as directory,
+        machine.boot(root, directory.env, directory.network) as booted,
+    ):
         booted.wait_for("multi-user.target")
         assert booted.run("node", "--version").stdout.startswith("v24.")
         assert booted.run("npm", "--version").returncode == 0
         assert booted.run("getent", "passwd", "alice").returncode == 0
         assert booted.failed_units() == []
+
+
+def test_foreign_archive(references: dict[str, str], archive: NodeArchive) -> None:
+    """What another key than NodeSource's has signed becomes no image."""
+    told = {"BASE_IMAGE": references["base"], "NODE_REPOSITORY": archive.url}
+    with pytest.raises(CommandError, match="is not signed"):
+        image.build(IMAGES / "nodejs", references["nodejs"].replace("nodejs", "foreign"), **told)
 
 
 def test_python(templates: dict[str, Path], tmp_path: Path) -> None:
