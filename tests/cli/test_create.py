@@ -13,9 +13,11 @@ import pytest
 
 from syncd.oci.reference import Digest
 from tests.clusters import LAUNCHING, names_on, token_for, uploads
+from tests.daemons import running
 from tests.fakes.pve import Pve
 from tests.fakes.registry import Registry
 from tests.harness import REPOSITORY, cluster_table, configure, sample
+from tests.images import image, index, layer
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -212,6 +214,20 @@ def test_resolve(pve: Pve, syncd: Run, registry: Registry) -> None:
     }
     assert syncd("resolve", ref=f"{registry.address}/none").returncode == 1
     assert len(uploads(pve)) == 2
+
+
+def test_resolve_for_node(pve: Pve, syncd: Run, registry: Registry, tmp_path: Path) -> None:
+    """Of several platforms, the volume id is of the one that runs on the named node."""
+    pve.cluster.nodes["pve2"].machine = "aarch64"
+    arm = image(layer(), platform="linux/arm64")
+    registry.push(REPOSITORY, "latest", index(sample(), arm))
+    table = cluster_table(tmp_path, pve, token_for(pve, LAUNCHING))
+    both = 'targets = ["cluster"]\nplatform = ["linux/amd64", "linux/arm64"]'
+    config = configure(tmp_path, registry, image=both, more=table)
+    assert "_arm64" in syncd("resolve", "--pull", "--node", "pve2").stdout
+    assert "_arm64" not in syncd("resolve", "--node", "pve1").stdout
+    with running(tmp_path, Path(config)):
+        assert "_arm64" in syncd("resolve", "--node", "pve2").stdout
 
 
 def test_containers(pve: Pve, syncd: Run, registry: Registry) -> None:
