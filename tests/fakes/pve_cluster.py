@@ -136,7 +136,7 @@ class Task:
 
     def join(self) -> None:
         """Wait until the task has stopped."""
-        if self.thread is not None:
+        if self.thread is not None and self.thread.ident is not None:  # else it is about to start
             self.thread.join()
 
     def warn(self, text: str) -> None:
