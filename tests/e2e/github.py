@@ -31,7 +31,7 @@ ACT = Path(sys.executable).with_name("act")
 ZEROS = "0" * 40
 ACTOR, TOKEN = "octocat", "a-token-of-the-run"
 _RUNNER = Path(__file__).parent / "runner"
-_PROGRAMS = ("docker", "gh", "cosign")
+_PROGRAMS = ("docker", "gh", "cosign", "skopeo")
 _USES = re.compile(r"uses: ([\w.-]+/([\w.-]+)@[0-9a-f]{40})")
 
 
@@ -264,6 +264,7 @@ class GitHub:
             "GIT_CONFIG_GLOBAL": str(config),
             "GIT_CONFIG_NOSYSTEM": "1",
             "PIP_CACHE_DIR": str(CACHE / "pip"),
+            "STANDIN_PROGRAMS": str(programs),
             "STANDIN_REGISTRIES": str(registries),
             "STANDIN_REGISTRY": self._registry.address,
             "STANDIN_USER": ACTOR,

@@ -25,6 +25,8 @@ from tests.e2e.github import ACTOR, TOKEN, GitHub, Run
 from tests.e2e.pushes import COMMIT, EVENTS, FINDINGS, NAME, ON_LIB, PLACE, Row, change
 from tests.e2e.registry import Registry
 
+CHUNKED = ("first_push", "sunday")
+"""The events whose images are pushed as zstd:chunked, as all are by default."""
 MANIFEST = r"^/v2/(?P<name>.+)/manifests/(?P<tag>[^:]+)$"
 
 
@@ -49,6 +51,7 @@ class Story:
         """Play an event and keep what became of it."""
         mark = self.registry.mark()
         self.github.in_place = bool(row.failing)
+        self.github.vars["ZSTD_CHUNKED"] = str(row.name in CHUNKED).lower()
         run = row.event(self.github)
         moved: dict[str, list[str]] = {}
         for request in self.registry.requests("PUT", MANIFEST, mark):
@@ -78,6 +81,10 @@ class Story:
         found = self._skopeo("inspect", f"docker://{self._at(f'{name}:{tag}')}")
         digest: str = json.loads(found)["Digest"]
         return digest
+
+    def blob(self, digest: str) -> Any:
+        """Return a blob that is JSON."""
+        return json.loads(self.registry.blob_file(digest).read_bytes())
 
     def tags(self, name: str) -> set[str]:
         """Return the tags of an image."""
@@ -210,6 +217,33 @@ def test_attestations(story: Story, name: str) -> None:
     assert "annotations" not in image
 
 
+@pytest.mark.parametrize("event", CHUNKED)
+def test_chunked(story: Story, event: str) -> None:
+    """Layers have a table of their parts, and all that names an image names what was pushed."""
+    played = story.played[event]
+    tags = {tag for tags in played.moved.values() for tag in tags}
+    assert played.moved
+    for repository in played.moved:
+        name = repository.rpartition("/")[2]
+        for tag in tags & {"main", "latest"}:
+            index = story.inspect(f"{name}:{tag}")
+            image, attestations = index["manifests"]
+            for layer in story.inspect(f"{name}@{image['digest']}")["layers"]:
+                assert layer["mediaType"] == "application/vnd.oci.image.layer.v1.tar+zstd"
+                (table,) = [
+                    key for key in layer["annotations"] if key.endswith("manifest-checksum")
+                ]
+                assert "zstd-chunked" in table
+            for layer in story.inspect(f"{name}@{attestations['digest']}")["layers"]:
+                statement = story.blob(layer["digest"])
+                assert statement["subject"][0]["digest"] == {
+                    "sha256": image["digest"].removeprefix("sha256:")
+                }
+    assert {story.digest(r.rpartition("/")[2], played.commit) for r in played.moved} == {
+        one.partition("@")[2] for one in story.run(event).signed
+    }
+
+
 def test_signed(story: Story) -> None:
     """Each image that a run pushed is signed once, by the digest that its tags have."""
     for row in EVENTS:
@@ -295,6 +329,7 @@ def test_tell_syncd(story: Story) -> None:
     names = ("base", "lib", "app")
     watched = [f"{story.registry.address}/acme/images/{name}:latest" for name in names]
     folder = story.github.folder.parent / "syncd"
+    story.github.vars["ZSTD_CHUNKED"] = "true"
     with Syncd(folder, watched, ACTOR, TOKEN) as daemon:
         wait_for("the first templates", lambda: len(daemon.templates) == len(names), timeout=120)
         before = {file.name for file in daemon.templates}

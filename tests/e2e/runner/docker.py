@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -27,6 +28,8 @@ from tests.e2e.command import CommandError, attempt, run
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 INDEX = "application/vnd.oci.image.index.v1+json"
 PREDICATES = {"sbom": "https://spdx.dev/Document", "provenance": "https://slsa.dev/provenance/v1"}
+
+_WRITTEN = re.compile("type=oci,tar=false,dest=([^,]+),rewrite-timestamp=true")
 
 Descriptor = dict[str, Any]
 
@@ -58,10 +61,12 @@ def inspect(reference: str) -> int:
 
 
 def build_push(inputs: Mapping[str, str]) -> int:
-    """Build an image; keep it (`load`), or push it under its tags and tell its digest."""
+    """Build an image; keep it (`load`), write it to a layout, or push it; tell its digest."""
     loads = inputs["load"] == "true"
-    if loads == (inputs["outputs"] == "type=image,push=true,rewrite-timestamp=true"):
-        sys.stderr.write("stand-in for docker/build-push-action: neither load nor a push\n")
+    written = _WRITTEN.fullmatch(inputs["outputs"])
+    pushed = inputs["outputs"] == "type=image,push=true,rewrite-timestamp=true"
+    if [loads, written is not None, pushed].count(True) != 1:
+        sys.stderr.write("stand-in for docker/build-push-action: neither load, layout nor push\n")
         return 2
     tags = inputs["tags"].split(",")
     iid = Path(os.environ["RUNNER_TEMP"]) / "iid"
@@ -84,9 +89,12 @@ def build_push(inputs: Mapping[str, str]) -> int:
         _buildah("push", "--quiet", iid.read_text(), f"oci:{layout}:image")
         attests = {name: inputs[name] not in ("", "false") for name in PREDICATES}
         digest = _index(layout, attests, inputs["annotations"].splitlines())
-        _copy(f"oci:{layout}:index", tags[0])
-        for tag in tags[1:]:
-            _tag(_blob(layout, digest).read_bytes(), tag)
+        if written:
+            run("skopeo", "copy", "--quiet", "--all", f"oci:{layout}:index", f"oci:{written[1]}")
+        else:
+            _copy(f"oci:{layout}:index", tags[0])
+            for tag in tags[1:]:
+                _tag(_blob(layout, digest).read_bytes(), tag)
     _output("digest", digest)
     return 0
 
