@@ -233,6 +233,12 @@ class GrowingFileError(StorageError):
     temporary = True
 
 
+class FullStateError(StorageError):
+    """What a running job needs more on disk is beyond `state.cache_max`, or beyond the disk."""
+
+    temporary = True
+
+
 class LostFrameError(StorageError):
     """A frame of an earlier template that was counted on is gone, or is not what it was."""
 

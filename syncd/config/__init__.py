@@ -19,6 +19,7 @@ from syncd.config.settings import (
     ImageSettings,
     RegistrySettings,
     ScheduleSettings,
+    StateSettings,
 )
 from syncd.config.tag_rules import newest_versions
 from syncd.config.target_settings import DirectoryTargetSettings, ProxmoxTargetSettings
@@ -36,6 +37,7 @@ __all__ = [
     "ScheduleSettings",
     "SenderSettings",
     "StatePaths",
+    "StateSettings",
     "Value",
     "check_secret",
     "check_value",

@@ -10,8 +10,8 @@ from syncd.convert.flattened import Flattened, flatten, list_members
 from syncd.convert.frame_reader import write_tables
 from syncd.convert.isolation import ConversionProcesses
 from syncd.convert.options import Options
-from syncd.convert.pipeline import Convert, convert
-from syncd.convert.scratch import ScratchSpace
+from syncd.convert.pipeline import Convert, alive, convert
+from syncd.convert.scratch import ScratchSpace, kept_at
 from syncd.convert.template_writer import WrittenTemplate
 from syncd.convert.workdir import conversion_folder, remove_abandoned
 
@@ -23,9 +23,11 @@ __all__ = [
     "Options",
     "ScratchSpace",
     "WrittenTemplate",
+    "alive",
     "conversion_folder",
     "convert",
     "flatten",
+    "kept_at",
     "list_members",
     "lost_startup",
     "remove_abandoned",

@@ -1,9 +1,9 @@
 """What a process that was forked for one conversion does: convert, and tell the daemon how it went.
 
 The process has no registry, no credentials and no other image's files: the bytes of layers come
-from the daemon through pipes, and of the memory that all conversions share the daemon gives it
-parts.  The kernel bounds what it allocates all the same, kills it first where memory runs out, and
-lets no other process look into it.
+from the daemon through pipes, and of the memory and the disk that all conversions share the daemon
+gives it parts.  The kernel bounds what it allocates all the same, kills it first where memory runs
+out, and lets no other process look into it.
 
 Source: getrlimit(2), RLIMIT_DATA; proc_pid_oom_score_adj(5); prctl(2), PR_SET_DUMPABLE.
 """
@@ -40,6 +40,7 @@ UNCOUNTED = 64 << 20
 wastes, and what the estimates are wrong by; docs/reliability.md has the measurements."""
 _STACK = 1 << 20  # bytes of address space of a thread, which count as allocated (RLIMIT_DATA)
 _STEP = 4 << 20  # bytes of memory that are asked for at a time
+_WRITE_STEP = 16 << 20  # bytes of disk that are asked for at a time
 _TOLD = 1 << 20  # bytes done that are worth a message
 _KILLED_FIRST = "1000"  # proc_pid_oom_score_adj(5)
 _PR_SET_DUMPABLE = 4  # linux/prctl.h
@@ -77,7 +78,8 @@ def convert_with(act: Attempt, connection: socket.socket) -> None:
     daemon = _Daemon(channel)
     opened = OpenedImage(job.image, _Layers(daemon, job.image).open)
     progress = _Progress(daemon)
-    options = replace(job.options, progress=progress)
+    scratch = job.options.scratch.counted_by(_Lease(daemon, "write", _WRITE_STEP).hold)
+    options = replace(job.options, scratch=scratch, progress=progress)
     try:
         written = act(opened, job.output, options, _LeasedShare(daemon))
     except SyncdError as exc:
@@ -226,38 +228,56 @@ class _Layers:
         return PipedLayer(opened["descriptor"], end)
 
 
-class _LeasedShare(Share):
-    """A share of the daemon's capacity, which gives memory in steps."""
+class _Lease:
+    """Bytes that the daemon gives in steps.  Safe to use from several threads.
 
-    def __init__(self, daemon: _Daemon) -> None:
-        super().__init__(lambda: None)
+    `say` is what the daemon is asked by.
+    """
+
+    def __init__(self, daemon: _Daemon, say: str, step: int) -> None:
         self._daemon = daemon
-        self._leasing = threading.Lock()
+        self._say = say
+        self._step = step
+        self._lock = threading.Lock()
         self._leased = 0
-        self._placing = threading.Lock()
-        self._threads = 0
+        self.held = 0
 
     def hold(self, amount: int) -> None:
-        with self._leasing:
+        """Hold `amount` more bytes, or fewer; raise what the daemon answers."""
+        with self._lock:
             short = self.held + amount - self._leased
             if short > 0:
                 self._lease(short)
-            elif short < -2 * _STEP and amount < 0:
-                self._daemon.say("hold", id=0, amount=short + _STEP)
-                self._leased += short + _STEP
+            elif short < -2 * self._step and amount < 0:
+                self._daemon.say(self._say, id=0, amount=short + self._step)
+                self._leased += short + self._step
             self.held += amount
 
     def _lease(self, short: int) -> None:
         """Get at least so many bytes, and a step if there is one."""
-        for wanted in (max(short, _STEP), short):
+        for wanted in (max(short, self._step), short):
             try:
-                self._daemon.ask("hold", amount=wanted)
+                self._daemon.ask(self._say, amount=wanted)
             except SyncdError:
                 if wanted == short:
                     raise
             else:
                 self._leased += wanted
                 return
+
+
+class _LeasedShare(Share):
+    """A share of the daemon's capacity, which gives memory in steps."""
+
+    def __init__(self, daemon: _Daemon) -> None:
+        super().__init__(lambda: None)
+        self._daemon = daemon
+        self._memory = _Lease(daemon, "hold", _STEP)
+        self._placing = threading.Lock()
+        self._threads = 0
+
+    def hold(self, amount: int) -> None:
+        self._memory.hold(amount)
 
     def take_place(self, alive: Alive) -> None:  # noqa: ARG002 - the daemon ends who is to stop
         with self._placing:

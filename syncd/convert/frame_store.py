@@ -90,6 +90,11 @@ class FrameTable:
     start: int
     frames: tuple[Frame, ...]
 
+    @property
+    def size(self) -> int:
+        """How many bytes the table takes on disk."""
+        return len(_MAGIC) + _HEAD.size + len(self.frames) * _ROW.size
+
     def write(self, path: Path) -> None:
         """Write the table to a file that appears whole; raise OSError."""
         rows = b"".join(_ROW.pack(*frame) for frame in self.frames)

@@ -45,6 +45,7 @@ from syncd.errors import (
     StoppedError,
     SyncdError,
 )
+from syncd.limits import unbounded
 from syncd.oci import Descriptor, Digest, OpenedImage
 from syncd.progress import Advance, Silence
 
@@ -111,6 +112,7 @@ class _Conversation:
         self._places = 0
         self._wishes = 0
         self._least = share.held
+        self._written = 0
         self._waits = 0  # of the process for the daemon
         self._moved = time.monotonic()
         self._fault: BaseException | None = None
@@ -129,7 +131,8 @@ class _Conversation:
 
     def hold(self, output: Path) -> WrittenTemplate:
         """Have the image converted; return what the process says was written."""
-        options = replace(self._options, capacity=None, progress=Silence())
+        scratch = self._options.scratch.counted_by(unbounded)
+        options = replace(self._options, scratch=scratch, capacity=None, progress=Silence())
         job = Job(self._image.image, output, options)
         alive = self._options.progress.begin("convert", output.name, None)
         try:
@@ -164,8 +167,9 @@ class _Conversation:
                 self._step(message)(number(message, "amount"))
             case "begin":
                 self._begin(message)
-            case "hold":
-                self._answer(number(message, "id"), self._hold, number(message, "amount"))
+            case "hold" | "write" as what:
+                act = self._hold if what == "hold" else self._write
+                self._answer(number(message, "id"), act, number(message, "amount"))
             case "work":
                 self._help(self._take_place, number(message, "id"))
             case "rest":
@@ -216,6 +220,13 @@ class _Conversation:
         if self._share.held + amount < self._least:
             raise NonsenseError("memory is given back that was not held")
         self._share.hold(amount)
+
+    def _write(self, amount: int) -> None:
+        """Count bytes that the process is going to write, or that others see now."""
+        if self._written + amount < 0:
+            raise NonsenseError("room is given back that was not taken")
+        self._options.scratch.room(amount)
+        self._written += amount
 
     def _rest(self) -> None:
         if not self._places:
@@ -315,10 +326,8 @@ class _Conversation:
 
 
 def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return str(number)
+    known = {each.value: each.name for each in signal.Signals}
+    return known.get(number, str(number))
 
 
 def _written(message: Message) -> WrittenTemplate:

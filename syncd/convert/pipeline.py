@@ -25,12 +25,11 @@ from syncd.convert.findings import Findings, lost_startup
 from syncd.convert.frame_store import THREADS, FrameStore, FrameTable, engine_size
 from syncd.convert.options import Options
 from syncd.convert.overlay import Tree
-from syncd.convert.scratch import ScratchSpace
 from syncd.convert.unpack import Unpacked, UnpackResources, explained, recall, unpack
 from syncd.errors import ImageError, LostFrameError, StoppedError, StorageError
 from syncd.files import atomic_write
 from syncd.formats import Format
-from syncd.limits import Allowance, Budget
+from syncd.limits import Allowance, Budget, Hold
 from syncd.oci import Descriptor, Digest, Image, Layer, OpenedImage
 from syncd.progress import Advance, Progress
 
@@ -65,27 +64,50 @@ def convert(
     run = run or attempt
     needed = BASE
     while True:
+        written = _Counted(options.scratch.room)
+        scratch = options.scratch.counted_by(written)
         try:
-            with capacity.share(needed, _alive(options.progress)) as share:
-                return run(image, output, options, share)
+            with capacity.share(
+                needed, alive(options.progress, "a place and memory to convert in")
+            ) as share:
+                return run(image, output, replace(options, scratch=scratch), share)
         except LostFrameError:
-            options = replace(options, scratch=ScratchSpace(options.scratch.folder), earlier=())
+            options = replace(options, scratch=options.scratch.without_kept(), earlier=())
         except CrowdedError as exc:
             needed = min(2 * exc.needed, options.limits.memory.maximum)
         # What is left of the attempt hangs on its error, in circles, and is counted no more.
         gc.collect()
+        written.forget()
 
 
-def _alive(progress: Progress) -> Alive:
-    """Return what tells that a conversion still waits, and ends the wait where it is to stop."""
+class _Counted:
+    """Counts the bytes that an attempt writes.  Safe to use from several threads."""
+
+    def __init__(self, room: Hold) -> None:
+        self._room = room
+        self._lock = threading.Lock()
+        self._amount = 0
+
+    def __call__(self, amount: int) -> None:
+        self._room(amount)
+        with self._lock:
+            self._amount += amount
+
+    def forget(self) -> None:
+        """Count no more what was written: it is gone."""
+        self._room(-self._amount)
+
+
+def alive(progress: Progress, what: str) -> Alive:
+    """Return what tells that a conversion waits for `what`, and raises where it is to stop."""
     advance: Advance | None = None
 
-    def alive() -> None:
+    def still() -> None:
         nonlocal advance
-        advance = advance or progress.begin("wait", "a place and memory to convert in", None)
+        advance = advance or progress.begin("wait", what, None)
         advance(0)
 
-    return alive
+    return still
 
 
 def attempt(
@@ -136,6 +158,7 @@ def attempt(
                 with_diff_id=options.with_diff_id or options.format is Format.OCI,
                 threads=threads,
                 hold=share.hold,
+                room=options.scratch.room,
             )
             if options.strict:
                 findings.refuse_obstacles()
@@ -146,8 +169,11 @@ def attempt(
                 is_suitable=not findings.obstacles,
             )
             if options.format is Format.OCI and written.diff_id is not None:
-                written = _archived(file, image, written, written.diff_id)
+                archived = _archived(file, image, written, written.diff_id)
+                options.scratch.room(archived.size - written.size)
+                written = archived
         if options.table is not None and written.table is not None:
+            options.scratch.room(written.table.size)
             _write_table(written.table, options.table)
         return written
 

@@ -1,7 +1,8 @@
 """Scratch space of a conversion: files without a name, and layers that are kept by diff_id.
 
 A file without a name is never visible half-written and leaves nothing behind, not even after a
-crash.  A kept layer need not be unpacked again; a kept layer that has gone bad is removed.
+crash.  A kept layer need not be unpacked again; a kept layer that has gone bad is removed.  Bytes
+are counted before they are written, since nobody else sees the size of a file without a name.
 """
 
 from __future__ import annotations
@@ -24,9 +25,10 @@ from syncd.oci import Digest
 class ScratchFile:
     """A file without a name that only grows.  Safe to use from several threads."""
 
-    def __init__(self, file: BinaryIO, folder: Path) -> None:
+    def __init__(self, file: BinaryIO, folder: Path, room: Hold = unbounded) -> None:
         self.file = file
         self._folder = folder
+        self._room = room
         self._end = 0
         self._lock = threading.Lock()
 
@@ -38,6 +40,7 @@ class ScratchFile:
 
     def append(self, content: bytes | bytearray) -> int:
         """Add some bytes; return where they lie.  Raise StorageError when the disk is full."""
+        self._room(len(content))
         with self._lock:
             at = place = self._end
             self._end += len(content)
@@ -60,17 +63,28 @@ class ScratchFile:
 class ScratchSpace:
     """A folder for scratch files, and a folder where layers are kept, or None to keep none.
 
-    Safe to use from several threads, and by several processes.
+    `room` counts the bytes that are going to be written, and raises where they are too many; what
+    the whole conversion writes is told to it.  Safe to use from several threads, and by several
+    processes.
     """
 
-    def __init__(self, folder: Path, kept: Path | None = None) -> None:
+    def __init__(self, folder: Path, kept: Path | None = None, room: Hold = unbounded) -> None:
         self.folder = folder
+        self.room = room
         self._kept = kept
+
+    def counted_by(self, room: Hold) -> ScratchSpace:
+        """Return the same space, where `room` counts."""
+        return ScratchSpace(self.folder, self._kept, room)
+
+    def without_kept(self) -> ScratchSpace:
+        """Return the same space, where no layer is found or kept."""
+        return ScratchSpace(self.folder, room=self.room)
 
     def new(self) -> ScratchFile:
         """Return an empty file; raise StorageError."""
         try:
-            return ScratchFile(self._nameless(), self.folder)
+            return ScratchFile(self._nameless(), self.folder, self.room)
         except OSError as exc:
             raise StorageError(
                 f"no scratch file can be made in {self.folder}: {exc.strerror}",
@@ -84,7 +98,7 @@ class ScratchSpace:
         """
         if self._kept is None:
             return None
-        path = self._path(self._kept, diff_id)
+        path = kept_at(self._kept, diff_id)
         try:
             file = cast(BinaryIO, path.open("rb", buffering=0))
         except OSError:
@@ -110,13 +124,17 @@ class ScratchSpace:
         with suppress(OSError):
             make_folder(self._kept)
             hand_over(file.fileno(), self._kept)
+            begin = os.fstat(file.fileno()).st_size
             record.write(file)
+            size = os.fstat(file.fileno()).st_size
+            self.room(size - begin)
             opened = os.open("/proc/self/fd", os.O_RDONLY | os.O_DIRECTORY)
             try:
                 # linkat(2) follows the link of /proc to the file; os.link calls it for a folder.
-                os.link(str(file.fileno()), self._path(self._kept, diff_id), src_dir_fd=opened)
+                os.link(str(file.fileno()), kept_at(self._kept, diff_id), src_dir_fd=opened)
             finally:
                 os.close(opened)
+            self.room(-size)  # the file has a name now, by which its size is seen
 
     def _nameless(self) -> BinaryIO:
         """Open a file that can still get a name: open(2), O_TMPFILE; elsewhere one that cannot."""
@@ -128,6 +146,7 @@ class ScratchSpace:
             return cast(BinaryIO, tempfile.TemporaryFile(dir=self.folder, buffering=0))
         return cast(BinaryIO, os.fdopen(opened, "w+b", buffering=0))
 
-    @staticmethod
-    def _path(kept: Path, diff_id: Digest) -> Path:
-        return kept / f"{diff_id.algorithm}-{diff_id.encoded}"
+
+def kept_at(folder: Path, diff_id: Digest) -> Path:
+    """Return where a layer is kept in the folder of kept layers."""
+    return folder / f"{diff_id.algorithm}-{diff_id.encoded}"

@@ -223,14 +223,15 @@ def write(
     threads: int = THREADS,
     with_diff_id: bool = False,
     hold: Hold = unbounded,
+    room: Hold = unbounded,
 ) -> WrittenTemplate:
     """Write the plan as `.tar.zst` to `output`, from its position on.
 
     `contents` holds for each layer the descriptor of the open file that its members' extents are
     places in.  `frames` has the frames that members name, and makes the others.  `advance` is told
-    how many plain bytes were written, `hold` how much memory is taken.  Raise LimitError
-    when the files together are larger than allowed, StorageError when a disk fails, LostFrameError
-    when a frame of `frames` is lost.
+    how many plain bytes were written, `hold` how much memory is taken, `room` how many bytes are
+    going to be written.  Raise LimitError when the files together are larger than allowed,
+    StorageError when a disk fails, LostFrameError when a frame of `frames` is lost.
     """
     hold(_WRITING)
     start = end = output.tell()
@@ -246,6 +247,7 @@ def write(
         def put(bound: int) -> None:
             nonlocal end, plain_size
             for frame, stored, size, content in compressor.finished(bound):
+                room(frame.size)
                 output.write(stored)
                 end += frame.size
                 if whole.is_behind(end):

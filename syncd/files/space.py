@@ -1,9 +1,8 @@
-"""What is free in the file system where something will be written, and what a folder takes."""
+"""What is free in the file system where something will be written."""
 
 from __future__ import annotations
 
 import os
-from contextlib import suppress
 from pathlib import Path
 
 from syncd.errors import NoRoomError
@@ -38,16 +37,6 @@ def free_and_total(path: Path) -> tuple[int, int]:
         path = path.parent
     space = os.statvfs(path)
     return space.f_bavail * space.f_frsize, space.f_blocks * space.f_frsize
-
-
-def folder_size(folder: Path) -> int:
-    """Return the bytes of all files below a folder; of what goes meanwhile, and of nothing, 0."""
-    size = 0
-    for below, _, names in os.walk(folder):
-        for name in names:
-            with suppress(FileNotFoundError):
-                size += os.lstat(f"{below}/{name}").st_size
-    return size
 
 
 def _gb(size: int) -> str:

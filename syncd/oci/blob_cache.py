@@ -1,9 +1,10 @@
-"""The layer cache: blobs on disk, bounded, each fetched once.
+"""The layer cache: blobs on disk, each fetched once.
 
 It is an OCI image layout: a blob appears under its digest only when it is complete and
 verified, and `index.json` names only images whose blobs the cache has.  Other tools can read the
 cache; only this module writes it.  Blobs are verified again on every reading, and a blob that has
-gone bad is removed to be fetched anew, so the cache never waits for a disk to flush.
+gone bad is removed to be fetched anew, so the cache never waits for a disk to flush.  How large it
+may grow is decided by who has it drop blobs.
 
 Source: https://github.com/opencontainers/image-spec/blob/main/image-layout.md
 """
@@ -14,7 +15,7 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Container, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -31,6 +32,7 @@ from syncd.oci.manifest import Descriptor, Image, Manifest, Reader, parse_docume
 from syncd.oci.reference import Digest, Reference
 from syncd.progress import Pause
 
+_INGEST = ".ingest"
 _STALE = 24 * 3600.0  # seconds after which an abandoned download is not worth resuming
 _SETTLING = 3600.0  # seconds a blob may stay without an image that names it: its job is running
 _PAUSE = 0.25  # seconds between two looks at whether somebody else is done with a blob
@@ -44,14 +46,12 @@ Fetch = Callable[[Descriptor, int], Reader]
 class BlobCache(Layout):
     """The layer cache: a layout that fills itself while blobs are read through it.
 
-    The blobs take at most `bound` bytes; the images that were used longest ago go first.  Several
-    threads and processes may use one cache at a time.
+    Several threads and processes may use one cache at a time.
     """
 
-    def __init__(self, folder: Path, bound: int, limits: Limits | None = None) -> None:
+    def __init__(self, folder: Path, limits: Limits | None = None) -> None:
         super().__init__(folder, limits)
-        self._bound = bound
-        self._ingest = folder / ".ingest"
+        self._ingest = folder / _INGEST
         with _disk(folder):
             for needed in (self._ingest, folder / "blobs" / "sha256", folder / "blobs" / "sha512"):
                 make_folder(needed)
@@ -61,15 +61,19 @@ class BlobCache(Layout):
             if not (folder / "oci-layout").exists():
                 replace_file(folder / "oci-layout", b'{"imageLayoutVersion": "1.0.0"}')
 
-    def reader(self, wanted: Descriptor, fetch: Fetch, pause: Pause = time.sleep) -> Reader:
+    def reader(
+        self, wanted: Descriptor, fetch: Fetch, pause: Pause = time.sleep, *, keep: bool = True
+    ) -> Reader:
         """Open a blob, verified; a blob that the cache lacks is fetched, and kept as it is read.
+
+        Without `keep` it is not kept.
 
         While another reader fetches the same blob, this one waits: it calls `pause` with seconds,
         which may raise to give up.  Where the other reader hardly gets on, since its registry is
         slow or silent, this one fetches the blob, too, and does not keep it.  A fetch that broke
         off goes on where it stopped, now or when the blob is asked for again.
         """
-        path, part = self._path(wanted.digest), self._ingest / wanted.digest.encoded
+        path, part = self.places(self.folder, wanted.digest)
         with _disk(self.folder):
             while True:
                 try:
@@ -79,6 +83,8 @@ class BlobCache(Layout):
                 else:
                     os.utime(path)
                     return BlobReader(wanted, keeper=_KeptFile(file, path))
+                if not keep:
+                    return BlobReader(wanted, open_at=partial(fetch, wanted), pause=pause)
                 with ExitStack() as otherwise:
                     opened = open(part, "a+b", buffering=0, opener=open_own)  # noqa: SIM115 - the stack closes it
                     kept = cast(BinaryIO, otherwise.enter_context(opened))
@@ -100,16 +106,36 @@ class BlobCache(Layout):
         """Tell whether a blob is here, so that reading it costs no request."""
         return self._path(digest).exists()
 
-    def size(self) -> int:
-        """Return the bytes of all blobs, complete or on their way."""
-        found = 0
-        for path in (*self.folder.glob("blobs/*/*"), *self._ingest.iterdir()):
-            with suppress(FileNotFoundError):  # it may go, or be completed, while we look
-                found += path.stat().st_size
-        return found
+    @staticmethod
+    def places(folder: Path, digest: Digest) -> tuple[Path, Path]:
+        """Return where a cache in `folder` has a blob, and the part that is fetched so far."""
+        name = digest.encoded
+        return folder / "blobs" / digest.algorithm / name, folder / _INGEST / name
 
-    def keep(self, reference: Reference, image: Image) -> None:
-        """Give the image, whose layers the cache has read, its name; then shrink to the bound."""
+    def drop(self, files: Collection[Path]) -> None:
+        """Remove blobs and parts of blobs, except parts that somebody fetches now.
+
+        An image that needs one of them loses its name before.
+        """
+        with _disk(self.folder), self._locked():
+            entries = self._entries()
+            stay = [entry for entry in entries if not self._blobs_of(entry).keys() & set(files)]
+            if len(stay) < len(entries):
+                replace_file(self.folder / "index.json", _index(stay))
+            for file in files:
+                with suppress(FileNotFoundError):
+                    if file.parent != self._ingest:
+                        file.unlink()
+                        continue
+                    with file.open("rb") as part:
+                        if _lock(part):
+                            file.unlink()
+
+    def keep(self, reference: Reference, image: Image, using: Container[Path] = ()) -> None:
+        """Give the image, whose layers the cache has read, its name; remove what has none.
+
+        What running jobs are `using` stays, and so does what is young.
+        """
         manifest = image.manifest
         entry = {
             "mediaType": manifest.media_type,
@@ -121,7 +147,7 @@ class BlobCache(Layout):
             replace_file(self._path(image.manifest_digest), manifest.raw)
             replace_file(self._path(image.config_digest), image.raw_config)
             entries = [e for e in self._entries() if e["annotations"][REF_NAME] != str(reference)]
-            self._shrink([*entries, entry])
+            self._clean([*entries, entry], using)
 
     def _entries(self) -> list[dict[str, Any]]:
         """Return the entries of the index; none if it was damaged, for example by a power cut."""
@@ -132,32 +158,21 @@ class BlobCache(Layout):
         except (ImageError, KeyError, TypeError):
             return []
 
-    def _shrink(self, entries: list[dict[str, Any]]) -> None:
-        """Write the index without the images that do not fit, then remove what none names.
+    def _clean(self, entries: list[dict[str, Any]], using: Container[Path]) -> None:
+        """Write the index, and remove what none of its images names.
 
-        The last entry is the image just brought; it stays even if it alone is too large.  An
-        image of which something is gone, evicted or found bad meanwhile, loses its name.
+        An image of which something is gone, dropped or found bad meanwhile, loses its name.
         """
-        blobs = {entry["digest"]: self._blobs_of(entry) for entry in entries}
-        newest = entries[-1]["digest"]
-        whole = [entry for entry in entries if blobs[entry["digest"]]]
-        by_use = sorted(whole, key=lambda entry: self._used(entry["digest"], newest))
-        sizes = {name: size for needed in blobs.values() for name, size in needed.items()}
-        while len(by_use) > 1:
-            needed = set().union(*(blobs[entry["digest"]] for entry in by_use))
-            if sum(sizes[name] for name in needed) <= self._bound:
-                break
-            by_use.pop(0)
-        stay = [entry for entry in entries if entry in by_use]
-        needed = set().union(*(blobs[entry["digest"]] for entry in stay))
-        replace_file(self.folder / "index.json", _index(stay))
+        blobs = [(entry, self._blobs_of(entry)) for entry in entries]
+        replace_file(self.folder / "index.json", _index([entry for entry, has in blobs if has]))
+        needed = {path for _, has in blobs for path in has}
         now = time.time()
-        # A young blob that no image names, known or dropped, belongs to a job under way.
+        # A young blob that no image names belongs to a job under way, maybe of another process.
         for blob in self.folder.glob("blobs/*/*"):
-            if blob not in needed and (blob in sizes or _older(blob, now - _SETTLING)):
+            if blob not in needed and blob not in using and _older(blob, now - _SETTLING):
                 blob.unlink(missing_ok=True)
         for part in self._ingest.iterdir():
-            if _older(part, now - _STALE):
+            if part not in using and _older(part, now - _STALE):
                 part.unlink(missing_ok=True)
 
     def _blobs_of(self, entry: dict[str, Any]) -> dict[Path, int]:
@@ -176,11 +191,6 @@ class BlobCache(Layout):
             return blobs if all(path.stat().st_size == blobs[path] for path in blobs) else {}
         except FileNotFoundError:
             return {}
-
-    def _used(self, digest: str, newest: str) -> float:
-        """Return when an image was last brought or found present, as seconds since the epoch."""
-        path = self._path(Digest.parse(digest))
-        return float("inf") if digest == newest else path.stat().st_mtime
 
     @contextmanager
     def _locked(self) -> Iterator[None]:

@@ -19,7 +19,7 @@ from syncd.targets import Space
 class Usage:
     """Space as it was found: all in bytes.
 
-    `cache` has what the parts of the cache take, `state` the file system below the state, and
+    `cache` has what the parts of the state take, `state` the file system below the state, and
     `targets` the places of each target that could be asked.
     """
 
@@ -29,14 +29,14 @@ class Usage:
 
 
 def space_metrics(usage: Usage, cache_max: int) -> Iterator[Metric]:
-    """Yield the metrics of what was found; `cache_max` is the bound of the cache in bytes."""
+    """Yield the metrics of what was found; `cache_max` is the bound of the state in bytes."""
     cache = GaugeMetricFamily(
-        "syncd_cache_size_bytes", "What the parts of the cache take.", labels=("part",)
+        "syncd_cache_size_bytes", "What the parts of the state take.", labels=("part",)
     )
     for part, size in usage.cache.items():
         cache.add_metric((part,), size)
     yield cache
-    yield GaugeMetricFamily("syncd_cache_limit_bytes", "What the cache may take.", cache_max)
+    yield GaugeMetricFamily("syncd_cache_limit_bytes", "What the state may take.", cache_max)
     if usage.state is not None:
         yield GaugeMetricFamily(
             "syncd_state_free_bytes", "What is free below state.directory.", usage.state.free

@@ -15,9 +15,8 @@ from typing import Any
 
 import structlog
 
-from syncd.config import StatePaths
 from syncd.errors import LedgerError, SyncdError
-from syncd.files import folder_size, free_and_total
+from syncd.files import free_and_total
 from syncd.service.services import Services
 from syncd.targets import MeasuredTarget, Space
 
@@ -76,11 +75,12 @@ class Measurements:
 
     async def _look_at_state(self) -> None:
         metrics, executors = self._services.metrics, self._services.executors
-        paths = self._services.live.config.state.paths
+        folder, room = self._services.live.config.state.directory, self._services.engine.room
         try:
-            cache, state = await executors.tidying.run(_space_of_state, paths)
+            cache = await executors.tidying.run(room.parts)
+            state = Space("state", *await executors.tidying.run(free_and_total, folder))
         except OSError as exc:
-            log.warning("space not looked at", folder=str(paths.directory), error=exc.strerror)
+            log.warning("space not looked at", folder=str(folder), error=exc.strerror)
             return
         metrics.usage = replace(metrics.usage, cache=cache, state=state)
 
@@ -93,13 +93,3 @@ class Measurements:
             spaces = []
         others = {name: each for name, each in metrics.usage.targets.items() if name != target.name}
         metrics.usage = replace(metrics.usage, targets={**others, target.name: spaces})
-
-
-def _space_of_state(paths: StatePaths) -> tuple[dict[str, int], Space]:
-    """Return what the parts of the cache take, and the space of the state.  Raise OSError."""
-    cache = {
-        "blobs": folder_size(paths.blob_cache),
-        "templates": folder_size(paths.templates),
-        "unpacked": folder_size(paths.layers),
-    }
-    return cache, Space("state", *free_and_total(paths.directory))

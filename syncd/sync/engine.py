@@ -43,7 +43,7 @@ from syncd.sync.provenance import Provenance
 from syncd.sync.publisher import Publisher
 from syncd.sync.recorder import NO_TAG, ConditionRecorder
 from syncd.sync.retention import Retained, Retention
-from syncd.sync.room import Room
+from syncd.sync.state_room import StateRoom
 from syncd.sync.tag_list import Listing, TagLists
 from syncd.sync.tally import Step
 from syncd.sync.target_sync import TargetSync
@@ -68,7 +68,7 @@ class SyncEngine:
 
     `watch` gives the progress of a job; setting `stopping` ends running work soon.  `tags` tells
     which tags are watched, `vouching` who signed what, `lookup` what a tag means and where that
-    lies.  `convert` turns images into files.
+    lies, `room` what the state takes.  `convert` turns images into files.
     """
 
     def __init__(
@@ -98,13 +98,14 @@ class SyncEngine:
         self.tags = TagLists(
             running, executors, conditions, lambda reference: self.context(reference).repository
         )
-        self._templates = TemplateCache(ledger, running, convert)
+        self.room = StateRoom(running)
+        self._templates = TemplateCache(ledger, running, convert, self.room)
         self._publisher = Publisher(ledger)
         self._provenance = Provenance(ledger, executors)
         self.vouching = Vouching(running, ledger, executors)
         self._retention = Retention(ledger)
         self._leftovers = Leftovers(ledger)
-        self._target_sync = TargetSync(executors, self._templates, Room(running), self._publisher)
+        self._target_sync = TargetSync(executors, self._templates, self._publisher)
         self._passed_over = PassedOver(running, executors, conditions)
         self._turns: WeakValueDictionary[Digest, asyncio.Lock] = WeakValueDictionary()
 

@@ -5,14 +5,14 @@ Only the conversion takes one of the places of the image's registry.
 
 from __future__ import annotations
 
-from syncd.formats import Format
 from syncd.oci import Image
 from syncd.sync.context import SyncContext
 from syncd.sync.executors import Executors
 from syncd.sync.presence import Held
 from syncd.sync.publisher import Publisher
-from syncd.sync.room import Room
+from syncd.sync.target_room import require_room_in
 from syncd.sync.template_cache import TemplateCache
+from syncd.sync.template_use import TemplateUse
 from syncd.targets import Target
 
 
@@ -20,11 +20,10 @@ class TargetSync:
     """Brings images into targets.  Lives in the engine's event loop."""
 
     def __init__(
-        self, executors: Executors, templates: TemplateCache, room: Room, publisher: Publisher
+        self, executors: Executors, templates: TemplateCache, publisher: Publisher
     ) -> None:
         self._executors = executors
         self._templates = templates
-        self._room = room
         self._publisher = publisher
 
     async def bring(
@@ -42,20 +41,12 @@ class TargetSync:
         )
         if adopted is not None:
             return adopted
-        await self._executors.looking.run(
-            target.name, self._look_for_room, context, target, image, form
-        )
-        file = await self._executors.converting.run(
-            context.reference.registry, self._templates.file, context, image, form
-        )
-        held = await self._executors.publishing.run(
-            target.name, self._publisher.put, context, target, image, file
-        )
+        await self._executors.looking.run(target.name, require_room_in, context, target, image)
+        with TemplateUse() as use:
+            file = await self._executors.converting.run(
+                context.reference.registry, self._templates.file, context, image, form, use
+            )
+            held = await self._executors.publishing.run(
+                target.name, self._publisher.put, context, target, image, file
+            )
         return held, file.warnings
-
-    def _look_for_room(
-        self, context: SyncContext, target: Target, image: Image, form: Format
-    ) -> None:
-        """Raise NoRoomError when the disk or the target lacks room for what is to be done."""
-        made = self._templates.has(image, form)
-        self._room.require(context, target, image, made=made)

@@ -6,18 +6,18 @@ a storage could have been changed there.
 
 An image that changed a little is made from what is here already: its unchanged layers lie unpacked,
 and what is the same in an earlier template is copied from there.  Finished files and unpacked
-layers stay as long as the cache's bound leaves room for them beside what came from registries:
-first goes the file that was made, or the layer that was used, longest ago.  Nothing of it is
-needed: whatever is missing or damaged is made again.
+layers stay as long as the bound of the state leaves room for them.  Nothing of it is needed:
+whatever is missing or damaged is made again.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from syncd.config import StatePaths
@@ -27,10 +27,18 @@ from syncd.convert import (
     Options,
     ScratchSpace,
     WrittenTemplate,
+    alive,
     conversion_folder,
+    kept_at,
     remove_abandoned,
 )
-from syncd.errors import ConversionDiedError, ImageError, StorageError
+from syncd.errors import (
+    ConversionDiedError,
+    FullStateError,
+    ImageError,
+    NoRoomError,
+    StorageError,
+)
 from syncd.files import hand_over, make_folder
 from syncd.formats import Format
 from syncd.oci import BlobCache, Digest, Image, OpenedImage
@@ -38,11 +46,13 @@ from syncd.progress import Advance, Progress
 from syncd.sync.context import Running, SyncContext
 from syncd.sync.deaths import Deaths
 from syncd.sync.ledger import Ledger
+from syncd.sync.state_room import Need, RoomShare, StateRoom
 from syncd.sync.tally import Counted, Instead, Step, Tally
+from syncd.sync.template_use import TABLE, WARNINGS, TemplateUse
 
-_SETTLING = 3600.0  # seconds a finished file stays at least: its targets and further tags want it
-_TABLE = ".frames"  # behind a finished file's name: the table of its frames
-_WARNINGS = ".warnings"  # behind a finished file's name: sentences on its image, one a line
+_SETTLING = 3600.0  # seconds that what lies beside a finished file may be without it
+_ROOM = "room below state.directory"  # what a conversion waits for
+_EARLIER = 32  # finished files whose frames a conversion may copy
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +107,9 @@ class TemplateCache:
     Safe to use from several threads, and by several processes.
     """
 
-    def __init__(self, ledger: Ledger, running: Running, convert: Convert) -> None:
+    def __init__(self, ledger: Ledger, running: Running, convert: Convert, room: StateRoom) -> None:
         self._ledger = ledger
+        self._room = room
         self._running = running
         self._convert = convert
         self._deaths = Deaths()
@@ -106,35 +117,40 @@ class TemplateCache:
         config = running.config
         self._capacity = Capacity(config.worker.jobs, config.limits.bounds().memory)
 
-    def file(self, context: SyncContext, image: Image, template_format: Format) -> CachedTemplate:
+    def file(
+        self, context: SyncContext, image: Image, template_format: Format, use: TemplateUse
+    ) -> CachedTemplate:
         """Return a finished file of this image: one that is there, or a new one.
 
-        A strict image's file counts only when this object saw it made from an image that was
-        suitable: any other file may have been made before the image was strict.  Raise what a
-        conversion raises, and StorageError when the state's disk refuses.
+        Nobody removes it while `use` lasts.  A strict image's file counts only when this object saw
+        it made from an image that was suitable: any other file may have been made before the image
+        was strict.  Raise what a conversion raises, StorageError when the state's disk refuses, and
+        NoRoomError when the state has no room for the conversion.
         """
         for path, digest in self._candidates(image, template_format):
             if context.settings.strict and digest not in self._suitable:
                 continue
+            is_ours = path.parent == self._paths.templates
+            if is_ours and not use.add(path):
+                continue
             if is_intact(path, digest):
+                if is_ours:
+                    os.utime(path)
                 whole = sum(_sizes(image).values())
                 self._ledger.tally.add(Counted.SAVED, Instead.TEMPLATE, amount=whole)
                 warnings = self._warnings(image, template_format, digest)
                 return CachedTemplate(path, template_format, digest, warnings)
-        return self._make(context, image, template_format)
-
-    def has(self, image: Image, template_format: Format) -> bool:
-        """Tell whether a finished file of this image seems to be here; nothing is read.
-
-        Raise StorageError when the state's disk refuses.
-        """
-        candidates = self._candidates(image, template_format)
-        return any(path.is_file() for path, _ in candidates)
+        return self._make(context, image, template_format, use)
 
     def tidy(self) -> None:
-        """Remove what dead conversions left behind, and what the cache's bound has no room for."""
+        """Remove what dead conversions left behind, and what the state has no room for."""
         remove_abandoned(self._paths.scratch)
-        self._shrink(self._blobs())
+        for suffix in (TABLE, WARNINGS):
+            for path in self._paths.templates.glob(f"*{suffix}"):
+                age = time.time() - _last_used(path)
+                if age > _SETTLING and not path.with_suffix("").exists():
+                    path.unlink(missing_ok=True)
+        self._room.shrink()
 
     @property
     def _paths(self) -> StatePaths:
@@ -142,7 +158,7 @@ class TemplateCache:
 
     def _blobs(self) -> BlobCache:
         config = self._running.config
-        return BlobCache(self._paths.blob_cache, config.state.cache_max, config.limits.bounds())
+        return BlobCache(self._paths.blob_cache, config.limits.bounds())
 
     def _candidates(self, image: Image, template_format: Format) -> Iterator[tuple[Path, Digest]]:
         """Yield files that were this image's, with the digest they were made with."""
@@ -169,38 +185,97 @@ class TemplateCache:
                 "check its disk, and that the service may open as many files as it wants",
             ) from exc
 
-    def _make(self, context: SyncContext, image: Image, template_format: Format) -> CachedTemplate:
+    def _make(
+        self, context: SyncContext, image: Image, template_format: Format, use: TemplateUse
+    ) -> CachedTemplate:
+        """Convert the image once there is room for that.
+
+        A conversion that needs more room than it seemed, and gets none, begins anew with more.
+        """
+        least = 0
+        while True:
+            with (
+                conversion_folder(self._paths.scratch) as folder,
+                self._room.share(
+                    folder, partial(self._need, image, least), alive(context.progress, _ROOM)
+                ) as share,
+            ):
+                try:
+                    made = self._make_in(share, context, image, template_format, use)
+                except FullStateError as exc:
+                    most = self._room.most()
+                    if least >= most or not share.refused:
+                        raise NoRoomError(exc.what, exc.hint) from exc
+                    least = min(2 * share.refused, most)
+                    continue
+            self._room.shrink()
+            return made
+
+    def _need(self, image: Image, least: int) -> Need:
+        """Return what a conversion will take, at least so many bytes of work, and what it uses.
+
+        A template takes about as much as the compressed layers, and so does what is unpacked.  The
+        blobs are kept as they are fetched, unless the state has no room for them at all.
+        """
+        blobs, sizes = self._blobs(), _sizes(image)
+        kept = {layer: kept_at(self._paths.layers, layer.diff_id) for layer in image.layers}
+        absent = {
+            layer.descriptor.digest: layer.descriptor.size
+            for layer, path in kept.items()
+            if not path.exists()
+        }
+        work = max(least, sum(sizes.values()) + sum(absent.values()))
+        fetched = {digest: size for digest, size in absent.items() if not blobs.holds(digest)}
+        if work + sum(fetched.values()) > self._room.most():
+            fetched = {}
+        places = {BlobCache.places(blobs.folder, digest)[0] for digest in sizes}
+        return Need(work, fetched, places.union(kept.values()))
+
+    def _make_in(
+        self,
+        share: RoomShare,
+        context: SyncContext,
+        image: Image,
+        template_format: Format,
+        use: TemplateUse,
+    ) -> CachedTemplate:
         """Convert the image, its layers read through the blob cache."""
-        blobs, config = self._blobs(), self._running.config
+        blobs, config, folder = self._blobs(), self._running.config, share.folder
         self._capacity.resize(config.worker.jobs, config.limits.bounds().memory)
-        with conversion_folder(self._paths.scratch) as folder:
-            unfinished = folder / f"{context.reference.image}{template_format.suffix}"
-            table = folder / _TABLE
-            opened = OpenedImage(
-                image,
-                lambda blob: blobs.reader(blob, context.repository.blob, context.progress.pause),
-            )
-            reading = _Reading(context.progress, blobs)
-            options = Options(
-                ScratchSpace(folder, self._paths.layers),
-                format=template_format,
-                level=context.settings.compression_level,
-                limits=config.limits.bounds(),
-                capacity=self._capacity,
-                strict=context.settings.strict,
-                progress=reading,
-                earlier=self._earlier(),
-                table=table,
-            )
-            try:
-                written = self._converted(context, opened, unfinished, options)
-            except ConversionDiedError as exc:
-                raise self._deaths.count(image.manifest_digest, exc) from exc
-            self._deaths.forget(image.manifest_digest)
-            reading.count(self._ledger.tally, image)
-            path = self._keep(unfinished, table, image, template_format, written)
-        blobs.keep(context.reference, image)
-        self._shrink(blobs)
+        unfinished = folder / f"{context.reference.image}{template_format.suffix}"
+        table = folder / TABLE
+        earlier = self._earlier()
+        share.use(template for template, _ in earlier)
+        opened = OpenedImage(
+            image,
+            lambda blob: blobs.reader(
+                blob,
+                context.repository.blob,
+                context.progress.pause,
+                keep=blob.digest in share.need.blobs,
+            ),
+        )
+        reading = _Reading(context.progress, blobs)
+        options = Options(
+            ScratchSpace(folder, self._paths.layers, share.hold),
+            format=template_format,
+            level=context.settings.compression_level,
+            limits=config.limits.bounds(),
+            capacity=self._capacity,
+            strict=context.settings.strict,
+            progress=reading,
+            earlier=earlier,
+            table=table,
+        )
+        try:
+            written = self._converted(context, opened, unfinished, options)
+        except ConversionDiedError as exc:
+            raise self._deaths.count(image.manifest_digest, exc) from exc
+        self._deaths.forget(image.manifest_digest)
+        reading.count(self._ledger.tally, image)
+        use.add(unfinished)
+        path = self._keep(unfinished, table, image, template_format, written)
+        blobs.keep(context.reference, image, self._room.in_use())
         if written.is_suitable:
             self._suitable.add(written.digest)
         return CachedTemplate(path, template_format, written.digest, written.warnings)
@@ -217,9 +292,9 @@ class TemplateCache:
         return self._convert(opened, unfinished, options)
 
     def _earlier(self) -> list[tuple[Path, Path]]:
-        """Return the finished files with their tables, the newest first."""
-        tables = sorted(self._made(f"*{_TABLE}"), key=_last_used, reverse=True)
-        return [(table.with_suffix(""), table) for table in tables]
+        """Return the finished files that were used last, with their tables."""
+        found = [(table.with_suffix(""), table) for table in self._made(f"*{TABLE}")]
+        return sorted(found, key=lambda each: _last_used(each[0]), reverse=True)[:_EARLIER]
 
     def _keep(
         self,
@@ -236,9 +311,9 @@ class TemplateCache:
             make_folder(folder)
             path = unfinished.rename(folder / name)
             hand_over(path, folder)
-            hand_over(table.rename(path.with_name(f"{name}{_TABLE}")), folder)
+            hand_over(table.rename(path.with_name(f"{name}{TABLE}")), folder)
             if written.warnings:
-                path.with_name(f"{name}{_WARNINGS}").write_text("\n".join(written.warnings))
+                path.with_name(f"{name}{WARNINGS}").write_text("\n".join(written.warnings))
         except OSError as exc:
             raise StorageError(
                 f"{folder} does not take a finished template: {exc.strerror}",
@@ -250,28 +325,10 @@ class TemplateCache:
         """Return the sentences that were kept with a finished file, if they are still here."""
         name = _name(image, template_format, digest)
         try:
-            text = (self._paths.templates / f"{name}{_WARNINGS}").read_text()
+            text = (self._paths.templates / f"{name}{WARNINGS}").read_text()
         except (OSError, ValueError):
             return ()
         return tuple(text.splitlines())
-
-    def _shrink(self, blobs: BlobCache) -> None:
-        """Drop what was made or used longest ago, until all is within the cache's bound."""
-        templates, layers = self._paths.templates, self._paths.layers
-        room = self._running.config.state.cache_max - blobs.size()
-        files = [*layers.glob("*"), *templates.glob("*")]
-        for path in sorted(files, key=_last_used, reverse=True):
-            with suppress(OSError):  # another process dropped it, or it is none of ours
-                status = path.stat()
-                room -= status.st_size
-                settled = path.parent != templates or time.time() - status.st_mtime > _SETTLING
-                is_beside = path.suffix in (_TABLE, _WARNINGS)
-                if is_beside and path.with_suffix("").exists():
-                    continue  # it goes with its template
-                if (room < 0 or is_beside) and settled:
-                    path.unlink()
-                    for suffix in (_TABLE, _WARNINGS):
-                        path.with_name(f"{path.name}{suffix}").unlink(missing_ok=True)
 
 
 def _sizes(image: Image) -> dict[Digest, int]:

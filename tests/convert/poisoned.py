@@ -41,6 +41,7 @@ NONSENSE: dict[str, bytes] = {
         for nth in range(1000)
     ),
     "memory of others": b'{"say":"hold","id":0,"amount":-999999999}\n',
+    "room of others": b'{"say":"write","id":0,"amount":-1}\n',
     "place of others": b'{"say":"rest"}\n' * 2,
     "large number": b'{"say":"hold","id":1,"amount":1e300}\n',
     "control characters": b'{"say":"begin","id":1,"step":"a\\u001b[2J","subject":"x"}\n',

@@ -21,6 +21,7 @@ from syncd.convert.isolation import PROCESS, SILENT_MAX
 from syncd.convert.pipeline import BASE
 from syncd.errors import (
     ConversionDiedError,
+    FullStateError,
     ImageError,
     LimitError,
     NoProcessError,
@@ -90,6 +91,22 @@ def test_same(
         results.append(found)
     assert results[0] == results[1]
     assert len(results[0]) == 8 + remembered
+
+
+def test_room(processes: ConversionProcesses, tmp_path: Path) -> None:
+    """What a process writes is counted before it is written, and a refusal ends the conversion."""
+    counted: list[int] = []
+    space = ScratchSpace(tmp_path, tmp_path / "kept", counted.append)
+    written = processes.convert(opened(tmp_path), tmp_path / "out", Options(space, earlier=()))
+    assert written.size <= sum(counted) <= 32 << 20  # the process asks for steps of 16 MiB
+
+    def refuse(_: int) -> None:
+        raise FullStateError("the state is full", "make room")
+
+    full = Options(ScratchSpace(tmp_path, room=refuse))
+    with pytest.raises(FullStateError, match="the state is full; make room"):
+        processes.convert(opened(tmp_path / "2"), tmp_path / "full", full)
+    assert not (tmp_path / "full").exists()
 
 
 def test_many_layers(processes: ConversionProcesses, tmp_path: Path) -> None:

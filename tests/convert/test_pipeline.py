@@ -15,12 +15,22 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from syncd.convert.capacity import Capacity
+from syncd.convert.capacity import Capacity, CrowdedError, Share
 from syncd.convert.frame_store import FrameSizes
 from syncd.convert.options import Options
-from syncd.convert.pipeline import convert
+from syncd.convert.pipeline import attempt, convert
 from syncd.convert.scratch import ScratchSpace
-from syncd.errors import ImageError, LimitError, StoppedError, StorageError, VerificationError
+from syncd.convert.template_writer import WrittenTemplate
+from syncd.errors import (
+    ImageError,
+    LimitError,
+    LostFrameError,
+    StoppedError,
+    StorageError,
+    SyncdError,
+    VerificationError,
+)
+from syncd.formats import Format
 from syncd.limits import Limits
 from syncd.oci.manifest import Descriptor, Reader
 from syncd.oci.source import OpenedImage, open_image
@@ -344,6 +354,46 @@ def test_failure_ends_the_rest(tmp_path: Path) -> None:
     opened = OpenedImage(found, open_layer)
     with pytest.raises(VerificationError, match="other content"):
         convert(opened, tmp_path / "o", Options(ScratchSpace(tmp_path)))
+
+
+@pytest.mark.parametrize("form", Format)
+def test_room(form: Format, tmp_path: Path) -> None:
+    """Every byte of scratch, template and table is counted, except those of a kept layer."""
+    opened = open_image(f"oci:{write_layout(tmp_path / 'layout', {'': SIMPLE})}")
+    beyond = []
+    for kept in (None, tmp_path / "kept"):
+        counted: list[int] = []
+        options = Options(
+            ScratchSpace(tmp_path, kept, counted.append),
+            format=form,
+            earlier=(),
+            table=tmp_path / "table",
+        )
+        written = convert(opened, tmp_path / "o", options)
+        assert written.size == (tmp_path / "o").stat().st_size
+        beyond.append(sum(counted) - written.size - (tmp_path / "table").stat().st_size)
+    contents = sum(map(len, (b"\x7fELF", b"old", b"latin", b"so", b"x", b"new", b"added")))
+    assert beyond == [contents, 0]
+
+
+@pytest.mark.parametrize("error", [LostFrameError("a frame is gone"), CrowdedError(1 << 20)])
+def test_room_of_an_attempt(error: SyncdError, tmp_path: Path) -> None:
+    """What an attempt wrote that begins anew is counted no more."""
+    opened = open_image(f"oci:{write_layout(tmp_path / 'layout', {'': SIMPLE})}")
+    counted: list[int] = []
+    faults = [error]
+
+    def run(image: OpenedImage, output: Path, options: Options, share: Share) -> WrittenTemplate:
+        options.scratch.room(1000)
+        if faults:
+            raise faults.pop()
+        return attempt(image, output, options, share)
+
+    options = Options(ScratchSpace(tmp_path, room=counted.append))
+    written = convert(opened, tmp_path / "o", options, run)
+    assert counted[:2] == [1000, -1000]
+    assert counted[2] == 1000
+    assert sum(counted[3:]) >= written.size
 
 
 def test_stop_at_a_kept_layer(tmp_path: Path) -> None:

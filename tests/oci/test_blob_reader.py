@@ -175,7 +175,7 @@ def test_failing_disk() -> None:
 
 def test_break_is_kept(tmp_path: Path) -> None:
     """What came before and after a break is kept once each, and verified as a whole."""
-    cache = BlobCache(tmp_path, 1 << 20)
+    cache = BlobCache(tmp_path)
     origin = Origin(1000, 500)
     reader = cache.reader(descriptor(), origin.fetch, origin.waits.append)
     assert read_all(reader) == CONTENT
@@ -187,7 +187,7 @@ def test_break_is_kept(tmp_path: Path) -> None:
 
 def test_evicted_while_it_is_read(tmp_path: Path) -> None:
     """A blob of the cache that is removed while it is read is read to its end."""
-    cache = BlobCache(tmp_path, 1 << 20)
+    cache = BlobCache(tmp_path)
     read_all(cache.reader(descriptor(), Origin().fetch))
     reader = cache.reader(descriptor(), Origin().fetch)
     reader.read(1000)

@@ -1,24 +1,32 @@
-"""What `stock` promises: a file made with what earlier ones left is the same file."""
+"""What `sync.template_cache` promises: a file made with what earlier ones left is the same file."""
 
 from __future__ import annotations
 
+import asyncio
 import errno
+import glob
 import os
 import random
+import threading
 from collections.abc import Callable
+from contextlib import closing, suppress
 from pathlib import Path
+from typing import Self
 
 import pytest
 from pydantic import ByteSize
 
+from syncd.convert import ConversionProcesses
 from syncd.convert.frame_store import Frame, FrameStore
-from syncd.errors import StorageError
-from syncd.sync.job import Result
+from syncd.errors import PublishError, StorageError, TargetUnavailableError
+from syncd.sync.job import Outcome, Result
+from syncd.sync.state_room import RoomShare
 from tests.archives import directory, file
 from tests.fakes.registry import Registry
 from tests.harness import REPOSITORY, Harness
 from tests.images import Content, Layer, image, layer
 
+MIB = 1 << 20
 NOISE = random.Random(11).randbytes(1 << 20)
 
 
@@ -181,32 +189,160 @@ async def test_warnings_go_with_their_template(tmp_path: Path, registry: Registr
         (kept,) = made.glob("*.warnings")
         await harness.services.engine.tidy()
         assert "'./a' (70000:0)" in kept.read_text()
-        for path in made.iterdir():
-            os.utime(path, (0, 0))
         few = harness.services.live.config.state.model_copy(update={"cache_max": ByteSize(1)})
         harness.configure(state=few)
         await harness.services.engine.tidy()
         assert list(made.iterdir()) == []
 
 
-async def test_bound(tmp_path: Path, registry: Registry) -> None:
-    """What is left behind is bounded with the cache: unused ones go, the youngest files stay."""
+class Watcher(threading.Thread):
+    """Looks again and again at how many bytes a state takes, files without a name among them."""
+
+    def __init__(self, state: Path) -> None:
+        super().__init__()
+        self._state = state
+        self._over = threading.Event()
+        self.most = 0
+
+    def run(self) -> None:
+        """Look until the watcher is left."""
+        while not self._over.wait(0.002):
+            self.most = max(self.most, sum(self._sizes().values()))
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self.join()
+
+    def _sizes(self) -> dict[int, int]:
+        opened = glob.iglob("/proc/[0-9]*/fd/*")  # noqa: PTH207 - Path.glob follows these links
+        nameless = (path for path in opened if self._is_nameless(path))
+        named = (f"{below}/{name}" for below, _, names in os.walk(self._state) for name in names)
+        found = {}
+        for path in (*nameless, *named):
+            with suppress(OSError):
+                status = Path(path).stat()
+                found[status.st_ino] = status.st_size
+        return found
+
+    def _is_nameless(self, path: str) -> bool:
+        with suppress(OSError):
+            to = str(Path(path).readlink())
+            return to.startswith(str(self._state)) and to.endswith(" (deleted)")
+        return False
+
+
+def bound(harness: Harness, size: int) -> None:
+    """Let the state take so many bytes."""
+    state = harness.services.live.config.state
+    harness.configure(state=state.model_copy(update={"cache_max": ByteSize(size)}))
+
+
+def noise(size: int) -> Content:
+    """Return an image that no compressor makes smaller."""
+    return image(layer(file("noise", os.urandom(size)), compression=""))
+
+
+async def test_jobs_side_by_side(tmp_path: Path, registry: Registry) -> None:
+    """However many jobs run at a time, the state never takes more than its bound."""
+    most, tags = 16 * MIB, [f"v{nth}" for nth in range(6)]
+    processes = ConversionProcesses()
+    with closing(processes):
+        async with Harness(tmp_path, registry, processes=processes) as harness:
+            bound(harness, most)
+            for tag in tags:
+                registry.push(REPOSITORY, tag, noise(2 * MIB))
+            with Watcher(tmp_path / "state") as watcher:
+                for outcome in await asyncio.gather(*map(harness.bring, tags)):
+                    assert outcome.result is Result.PUBLISHED
+            assert 8 * MIB < watcher.most <= most
+            assert len(harness.templates) == len(tags)
+            left = harness.services.engine.room.parts()
+            assert sum(left.values()) <= most
+            assert left["work"] == 0
+
+
+async def test_too_large(tmp_path: Path, registry: Registry) -> None:
+    """A job that never fits fails before a layer is fetched, says why, and harms no other job."""
+    async with Harness(tmp_path, registry) as harness:
+        bound(harness, 4 * MIB)
+        large = noise(3 * MIB)
+        registry.push(REPOSITORY, "large", large)
+        registry.push(REPOSITORY, "small", noise(MIB // 2))
+        small, failure = await asyncio.gather(
+            harness.bring("small"), harness.bring("large"), return_exceptions=True
+        )
+        assert isinstance(small, Outcome)
+        assert small.result is Result.PUBLISHED
+        assert isinstance(failure, PublishError)
+        assert "may take 0.004 GB (state.cache_max)" in str(failure)
+        assert "the job needs 0.006 GB or more" in str(failure)
+        assert large.document["layers"][0]["digest"] not in registry.fetched()
+
+
+async def test_no_room_for_blobs(tmp_path: Path, registry: Registry) -> None:
+    """Where there is room for the conversion alone, blobs are not kept as they are fetched."""
+    async with Harness(tmp_path, registry) as harness:
+        bound(harness, 5 * MIB)
+        with Watcher(tmp_path / "state") as watcher:
+            await bring(harness, registry, noise(2 * MIB))
+        assert watcher.most <= 5 * MIB
+        assert harness.services.engine.room.parts()["blobs"] < MIB
+
+
+SMALL = image(layer(*(file(f"f{nth}", b"%d" % nth * 15_000) for nth in range(200))))
+"""An image of 6 MB of small files, which are unpacked plain, in a layer of a hundredth of that."""
+
+
+async def test_more_than_it_seemed(tmp_path: Path, registry: Registry) -> None:
+    """A conversion that takes more than it seemed is given it, or begins anew with more room."""
+    async with Harness(tmp_path, registry) as harness:
+        bound(harness, 14 * MIB)
+        await bring(harness, registry, noise(3 * MIB), "other")
+        with Watcher(tmp_path / "state") as watcher:
+            await bring(harness, registry, SMALL)
+        assert watcher.most <= 14 * MIB
+
+
+async def test_far_more_than_it_seemed(tmp_path: Path, registry: Registry) -> None:
+    """A conversion that takes more than there can be fails, and leaves nothing of its work."""
+    async with Harness(tmp_path, registry) as harness:
+        bound(harness, 4 * MIB)
+        registry.push(REPOSITORY, "latest", SMALL)
+        with (
+            Watcher(tmp_path / "state") as watcher,
+            pytest.raises(TargetUnavailableError, match=r"\(state.cache_max\)") as failure,
+        ):
+            await harness.bring()
+        assert failure.value.temporary
+        assert watcher.most <= 4 * MIB
+        assert harness.spool == []
+        assert harness.templates == []
+
+
+async def test_earlier_templates_in_use(
+    tmp_path: Path, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While frames of an earlier template may be copied, no other job removes the template."""
     async with Harness(tmp_path, registry) as harness:
         await bring(harness, registry, FIRST)
-        await bring(harness, registry, TOPPED, "topped")
-        state = tmp_path / "state"
-        finished = sorted((state / "made").glob("*.zst"), key=lambda path: path.stat().st_size)
-        os.utime(finished[0], (0, 0))
-        config = harness.services.live.config
-        few = config.state.model_copy(update={"cache_max": ByteSize(1000)})
-        await harness.services.engine.tidy()
-        assert len(list((state / "unpacked").iterdir())) == 2
-        harness.configure(state=few)
-        await harness.services.engine.tidy()
-        assert list((state / "unpacked").iterdir()) == []
-        assert {path.name.partition(".")[0] for path in (state / "made").iterdir()} == {
-            finished[1].name.partition(".")[0]
-        }
+        (earlier,) = (tmp_path / "state" / "made").glob("*.zst")
+        room = harness.services.engine.room
+        used: list[bool] = []
+        hold_as_before = RoomShare.hold
+
+        def hold(self: RoomShare, amount: int) -> None:
+            used.append(earlier in room.in_use())
+            hold_as_before(self, amount)
+
+        monkeypatch.setattr(RoomShare, "hold", hold)
+        await bring(harness, registry, REBUILT)
+        assert used
+        assert all(used)
+        assert room.in_use() == set()
 
 
 async def test_a_folder_that_cannot_be_listed(

@@ -1,4 +1,4 @@
-"""What `sync.room` promises: a job without room fails before it fetches, and says what it lacks."""
+"""What `sync.target_room` promises: a job without room fetches nothing, and says what it lacks."""
 
 from __future__ import annotations
 
@@ -39,25 +39,6 @@ async def test_no_room(tmp_path: Path, registry: Registry, table: str) -> None:
         else:
             live.targets["local"]._reserve = 0  # type: ignore[attr-defined] # a folder has it
         assert (await harness.bring()).result is Result.PUBLISHED
-
-
-async def test_what_is_needed(
-    tmp_path: Path, registry: Registry, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The need counts layers twice, and once more those that the cache lacks."""
-    needs: list[int] = []
-    monkeypatch.setattr("syncd.sync.room.require_free", lambda _, need, *__: needs.append(need))
-    async with Harness(tmp_path, registry) as harness:
-        registry.push(REPOSITORY, "latest", sample())
-        size = sum(layer["size"] for layer in sample().document["layers"])
-        await harness.bring()
-        for made in (harness.templates[0], *(tmp_path / "state" / "made").iterdir()):
-            made.unlink()
-        await harness.bring()
-        assert needs == [3 * size, 2 * size]
-        harness.templates[0].unlink()
-        await harness.bring()
-        assert len(needs) == 2, "the finished template is here"
 
 
 def test_an_upload_is_spooled(pve: Pve, token: Token, tmp_path: Path) -> None:
