@@ -1,4 +1,4 @@
-"""The peak of this process's memory, as the kernel tells it (proc_pid_status(5), VmHWM).
+"""The peak of a process's memory, as the kernel tells it (proc_pid_status(5), VmHWM).
 
 Not `ru_maxrss`: a process inherits that of the process that started it (getrusage(2)), so that a
 small program started by large tests seems to be large, and a growth below their peak is not seen.
@@ -9,9 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 
 
-def peak() -> int:
-    """Return the most memory that this process has had since its start or `forget`, in bytes."""
-    lines = Path("/proc/self/status").read_text().splitlines()
+def peak(process: int | str = "self") -> int:
+    """Return the most memory that a process has had since its start or `forget`, in bytes."""
+    lines = Path(f"/proc/{process}/status").read_text().splitlines()
     return next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM:"))
 
 

@@ -26,7 +26,7 @@ from syncd.convert.frame_store import THREADS, FrameStore, FrameTable, engine_si
 from syncd.convert.options import Options
 from syncd.convert.overlay import Tree
 from syncd.convert.unpack import Unpacked, UnpackResources, explained, recall, unpack
-from syncd.errors import ImageError, LostFrameError, StoppedError, StorageError
+from syncd.errors import ImageError, LostFrameError, StoppedError, StorageError, SyncdError
 from syncd.files import atomic_write
 from syncd.formats import Format
 from syncd.limits import Allowance, Budget, Hold
@@ -75,6 +75,9 @@ def convert(
             options = replace(options, scratch=options.scratch.without_kept(), earlier=())
         except CrowdedError as exc:
             needed = min(2 * exc.needed, options.limits.memory.maximum)
+        except SyncdError:
+            written.forget()
+            raise
         # What is left of the attempt hangs on its error, in circles, and is counted no more.
         gc.collect()
         written.forget()

@@ -11,6 +11,8 @@ https://distribution.github.io/distribution/spec/deprecated-schema-v1/
 from __future__ import annotations
 
 import json
+import threading
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from syncd.errors import ImageError, LimitError
@@ -85,6 +87,18 @@ def artifact_type(manifest: dict[str, Any], config_type: str, manifest_type: str
     if manifest_type == DOCKER_MANIFEST and config_type in _GENERIC_CONFIGS:
         return ""
     return config_type or "no type"
+
+
+_LARGE = 256 << 10  # bytes of a document from which one at a time is taken apart
+_one = threading.Lock()
+
+
+def alone(content: bytes) -> AbstractContextManager[object]:
+    """Take apart one large document at a time: its values take several times its bytes.
+
+    The thread that does so waits for nobody meanwhile.
+    """
+    return _one if len(content) > _LARGE else nullcontext()
 
 
 def parse_json(content: bytes, place: str) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from syncd.errors import ImageError, LimitError, NoImageError, VerificationError
+from syncd.oci.document import alone
 from syncd.oci.manifest import (
     Descriptor,
     Image,
@@ -119,15 +120,18 @@ class _Search:
         self._read += 1
         if self._read > _DOCUMENTS_MAX:
             raise LimitError(f"{self._top} leads to more than {_DOCUMENTS_MAX} manifests")
-        document = parse_document(self._source.document(descriptor), descriptor)
+        content = self._source.document(descriptor)
+        with alone(content):
+            document = parse_document(content, descriptor)
         if isinstance(document, Index):
             if depth == _NESTED_INDEXES:
                 raise ImageError(f"{self._top} nests indexes more than {_NESTED_INDEXES} deep")
             return self._read_of(document, depth + 1)
         config = self._source.document(document.config)
-        return make_image(
-            self._top, descriptor.digest, document, config, self._platform, judge=judge
-        )
+        with alone(config):
+            return make_image(
+                self._top, descriptor.digest, document, config, self._platform, judge=judge
+            )
 
     def _read_of(self, index: Index, depth: int) -> Image:
         faults = []

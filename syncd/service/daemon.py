@@ -31,7 +31,7 @@ from syncd.service.live_config import LiveConfig
 from syncd.service.measurements import Measurements
 from syncd.service.messenger import Messenger
 from syncd.service.missed_deliveries import MissedDeliveries
-from syncd.service.process import forbid_dumps
+from syncd.service.process import forbid_dumps, return_memory
 from syncd.service.schedule import Schedule
 from syncd.service.services import Services, assemble
 from syncd.service.systemd import inherited_socket, tell_systemd, watchdog
@@ -59,6 +59,7 @@ class Logged:
 async def run(path: Path | None) -> None:
     """Run the daemon with the configuration at `path`; raise SyncdError when it cannot start."""
     forbid_dumps()
+    return_memory()
     live = LiveConfig(load_config(path), path)
     with daemon_lock(live.config.state.paths.daemon_lock), _for_commands(live.config) as commands:
         await _serve(live, path, commands)

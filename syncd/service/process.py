@@ -1,10 +1,14 @@
-"""What the process asks of the kernel for itself: that its memory is shown to nobody.
+"""What the process asks for itself: that its memory is shown to nobody, and is given back.
 
 The secrets are in the memory of the daemon.  A core file, and the files of a process in /proc,
 would show that memory to other processes of the same user.  The unit forbids cores as well
 (LimitCORE=0), but a core that the kernel pipes to a program ignores that limit (core(5)).
 
-This module never raises: a kernel that refuses leaves the process as it was.
+The C library keeps what threads freed for the same thread, and takes larger and larger pieces for
+worth keeping (mallopt(3), M_MMAP_THRESHOLD).  Of a hundred documents of 4 MiB, read by many
+threads, the process would keep some hundred MiB.
+
+This module never raises: who refuses leaves the process as it was.
 """
 
 from __future__ import annotations
@@ -13,6 +17,20 @@ import ctypes
 from contextlib import suppress
 
 _PR_SET_DUMPABLE = 4  # linux/prctl.h
+
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # malloc.h of glibc
+_LARGE = 512 << 10  # bytes that a thread gives back to the kernel when it frees them
+_ARENAS = 4  # heaps that threads share
+
+
+def return_memory() -> None:
+    """Make this process give large pieces of memory back as soon as they are free (mallopt(3))."""
+    with suppress(OSError, AttributeError):  # a C library without mallopt
+        library = ctypes.CDLL(None)
+        library.mallopt(_M_MMAP_THRESHOLD, _LARGE)
+        library.mallopt(_M_TRIM_THRESHOLD, 2 * _LARGE)
+        library.mallopt(_M_ARENA_MAX, _ARENAS)
 
 
 def forbid_dumps() -> None:

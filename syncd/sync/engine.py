@@ -269,13 +269,13 @@ class SyncEngine:
             message = f"{top.digest} is published already"
             return _Brought(context, Outcome(Result.UNCHANGED, message, presence.volumes))
         try:
-            image = await tally.step(Step.READ, self.lookup.read(context, top))
+            async with self.lookup.image(context, top) as image:
+                await self.vouching.require(context, image)
+                await self._provenance.keep(context, top, image)
+                async with self._turn(image.manifest_digest):
+                    outcome = await self._publish(context, top, image, findings)
         except NoImageError as exc:
             return _Brought(context, await self._passed_over.add(context, top, exc))
-        await self.vouching.require(context, image)
-        await self._provenance.keep(context, top, image)
-        async with self._turn(image.manifest_digest):
-            outcome = await self._publish(context, top, image, findings)
         return _Brought(context, outcome, is_new=True)
 
     async def _retain(self, context: SyncContext, outcome: Outcome) -> Outcome:

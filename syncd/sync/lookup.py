@@ -8,7 +8,8 @@ nothing is written but what the ledger learns of files that it knows.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 
 from syncd.errors import PublishError, StoppedError, SyncdError
@@ -16,10 +17,12 @@ from syncd.oci import Descriptor, Digest, Image, Platform, Reference, read_image
 from syncd.progress import Progress, Stoppable
 from syncd.sync.conditions import Finding
 from syncd.sync.context import OpenRepository, Running, SyncContext
+from syncd.sync.documents import Documents
 from syncd.sync.executors import Executors
 from syncd.sync.ledger import Ledger
 from syncd.sync.platform_choice import Use, placed
 from syncd.sync.presence import Held, Presence, PresenceQuery
+from syncd.sync.tally import Step
 from syncd.targets import Target
 
 
@@ -47,6 +50,7 @@ class Lookup:
         self._stopping = stopping
         self._watch = watch
         self._presence = PresenceQuery(ledger)
+        self._documents = Documents()
 
     def contexts(self, reference: Reference, target: str | None = None) -> list[SyncContext]:
         """Gather what a reference's job needs, for each of its platforms.
@@ -77,6 +81,14 @@ class Lookup:
         """Return the image of the context's platform."""
         registry = context.reference.registry
         return await self._run(registry, read_image, context.repository, top, context.platform)
+
+    def image(self, context: SyncContext, top: Descriptor) -> AbstractAsyncContextManager[Image]:
+        """Give the image of the context's platform to a job, which holds it for long."""
+
+        def read() -> Awaitable[Image]:
+            return self._ledger.tally.step(Step.READ, self.read(context, top))
+
+        return self._documents.held(read)
 
     async def platform_for(self, reference: Reference, target: Target, use: Use) -> Platform:
         """Return the platform to take in a target; raise as `placed`."""

@@ -211,6 +211,28 @@ def test_documents_that_drip(name: str) -> None:
     assert "took too long as a whole" in str(fault)
 
 
+HALF = b"HTTP/1.1 200 OK\r\nContent-Length: 3000000\r\n\r\n" + b" " * 400_000
+
+
+def test_large_documents_take_turns(registry: Fake) -> None:
+    """A host that stops in a large document keeps its own large documents waiting, no others'."""
+    large = image(LAYER, runtime={"Labels": {"a": "b" * 1_000_000}})
+    registry.push("org/image", "latest", large)
+    source = door(registry.address, Timeouts(NEVER, NEVER))
+    config = Descriptor.parse(large.document["config"], "config")
+    with silent_peer(HALF) as address:
+        stuck = door(address, Timeouts(NEVER, NEVER, look=10 * WHOLE))
+        first = threading.Thread(target=fault_of, args=(lambda: stuck.document(BLOB),))
+        first.start()
+        time.sleep(WHOLE / 2)
+        assert len(source.document(config)) == config.size
+        second = door(address, Timeouts(NEVER, NEVER, look=WHOLE))
+        fault = fault_of(lambda: second.document(BLOB))
+        assert isinstance(fault, RegistryUnavailableError)
+        assert "had no turn" in str(fault)
+        first.join(ENOUGH)
+
+
 @pytest.mark.parametrize("beginning", [b"HTTP/1.1 200 OK\r\nX-Long: ", BEGUN])
 def test_token_service_that_drips(beginning: bytes) -> None:
     """The deadline of a look counts for its token, too."""

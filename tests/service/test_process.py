@@ -1,4 +1,4 @@
-"""What `process` promises: the memory of the process is shown to nobody."""
+"""What `process` promises: memory is shown to nobody, and given back when it is free."""
 
 from __future__ import annotations
 
@@ -21,3 +21,26 @@ def test_forbid_dumps() -> None:
         [sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=20, check=True
     )
     assert printed.stdout.split() == ["1", "0"]
+
+
+FREEING = """\
+import sys
+from pathlib import Path
+from syncd.service.process import return_memory
+if sys.argv[1] == "returning":
+    return_memory()
+bytearray(30 << 20)  # glibc takes pieces of this size for worth keeping from now on
+pieces = [bytearray(b"1") * (1 << 20) for _ in range(64)]
+above = bytearray(b"1") * (200 << 10)
+del pieces
+print(int(Path("/proc/self/statm").read_text().split()[1]) * 4096 >> 20)
+"""
+
+
+def test_return_memory() -> None:
+    """What a process frees in large pieces is the kernel's again, whatever lies above it."""
+    sizes = {
+        how: int(subprocess.check_output([sys.executable, "-c", FREEING, how], timeout=20))
+        for how in ("keeping", "returning")
+    }
+    assert sizes["keeping"] - sizes["returning"] > 50, sizes

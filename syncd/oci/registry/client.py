@@ -45,6 +45,7 @@ from syncd.oci.registry.errors import (
     page_title,
     untrusted,
 )
+from syncd.oci.registry.large import LARGE, turn_of
 from syncd.oci.registry.pages import Document, pages
 from syncd.oci.registry.referrers import PAGES_MAX, entries, fallback_tag
 from syncd.oci.registry.session import Timeouts, client
@@ -264,7 +265,11 @@ class Registry:
 
     def _body(self, answer: requests.Response, subject: str) -> bytes:
         try:
-            content: bytes = answer.raw.read(self._limits.document.maximum + 1, decode_content=True)
+            content: bytes = answer.raw.read(LARGE, decode_content=True)
+            if len(content) == LARGE:
+                with turn_of(self._host):
+                    most = self._limits.document.maximum + 1
+                    content += answer.raw.read(most - LARGE, decode_content=True)
         except (urllib3.exceptions.HTTPError, OSError) as exc:
             raise RegistryUnavailableError(f"{self._host} broke off: {self._cause(exc)}") from exc
         self._traffic.received(len(content))
