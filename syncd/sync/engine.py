@@ -67,8 +67,8 @@ class SyncEngine:
     """Brings references up to date, in every target that wants them.  Lives in one event loop.
 
     `watch` gives the progress of a job; setting `stopping` ends running work soon.  `tags` tells
-    which tags are watched, `vouching` who signed what, `lookup` what a tag means and where that
-    lies, `room` what the state takes.  `convert` turns images into files.
+    which tags are watched, `vouching` who signed what, `lookup` what a tag means and where it lies,
+    `room` what the state takes.  `convert` turns images into files.
     """
 
     def __init__(
@@ -100,12 +100,11 @@ class SyncEngine:
         )
         self.room = StateRoom(running)
         self._templates = TemplateCache(ledger, running, convert, self.room)
-        self._publisher = Publisher(ledger)
         self._provenance = Provenance(ledger, executors)
         self.vouching = Vouching(running, ledger, executors)
         self._retention = Retention(ledger)
         self._leftovers = Leftovers(ledger)
-        self._target_sync = TargetSync(executors, self._templates, self._publisher)
+        self._target_sync = TargetSync(executors, self._templates, Publisher(ledger))
         self._passed_over = PassedOver(running, executors, conditions)
         self._turns: WeakValueDictionary[Digest, asyncio.Lock] = WeakValueDictionary()
 
@@ -259,9 +258,9 @@ class SyncEngine:
         self, context: SyncContext, top: Descriptor, findings: dict[str, Finding]
     ) -> _Brought:
         """Publish the image of one platform; `findings` gets what became of each target."""
-        tally = self._ledger.tally
         try:
-            presence = await tally.step(Step.LOOK, self.lookup.known(context, top))
+            known = self.lookup.known(context, top)
+            presence = await self._ledger.tally.step(Step.LOOK, known)
         except PublishError:
             presence = None  # a target cannot be asked: publishing tells it apart from the others
         if presence is not None and presence.everywhere:

@@ -16,7 +16,7 @@ import hashlib
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -42,12 +42,12 @@ from syncd.errors import (
 from syncd.files import hand_over, make_folder
 from syncd.formats import Format
 from syncd.oci import BlobCache, Digest, Image, OpenedImage
-from syncd.progress import Advance, Progress
 from syncd.sync.context import Running, SyncContext
 from syncd.sync.deaths import Deaths
+from syncd.sync.layer_reading import LayerReading, layer_sizes
 from syncd.sync.ledger import Ledger
 from syncd.sync.state_room import Need, RoomShare, StateRoom
-from syncd.sync.tally import Counted, Instead, Step, Tally
+from syncd.sync.tally import Counted, Instead
 from syncd.sync.template_use import TABLE, WARNINGS, TemplateUse
 
 _SETTLING = 3600.0  # seconds that what lies beside a finished file may be without it
@@ -63,42 +63,6 @@ class CachedTemplate:
     format: Format
     digest: Digest
     warnings: tuple[str, ...] = ()
-
-
-@dataclass(slots=True)
-class _Reading:
-    """A progress that tells layers that lie in the cache from those that are fetched.
-
-    It also remembers which layers were which, and when the layers were all there; `flattening` is
-    a time of `time.monotonic`.  A conversion that begins anew counts from its first attempt.
-    """
-
-    progress: Progress
-    blobs: BlobCache
-    begun: float = field(default_factory=time.monotonic)
-    flattening: float | None = None
-    read: dict[Digest, str] = field(default_factory=dict)
-
-    def begin(self, step: str, subject: str, total: int | None) -> Advance:
-        """Hear that a step begins; `cached` is a layer for which no registry is asked."""
-        if step == "layer":
-            digest = Digest.parse(subject)
-            if self.blobs.holds(digest):
-                step = "cached"
-            self.read.setdefault(digest, step)
-        elif step == "flatten":
-            self.flattening = time.monotonic()
-        return self.progress.begin(step, subject, total)
-
-    def count(self, tally: Tally, image: Image) -> None:
-        """Count how long a conversion took that is done now, and what it need not fetch."""
-        if self.flattening is not None:
-            tally.took(Step.PULL, self.flattening - self.begun)
-            tally.took(Step.FLATTEN, time.monotonic() - self.flattening)
-        instead = {"cached": Instead.BLOB, None: Instead.UNPACKED}
-        for digest, size in _sizes(image).items():
-            if (saved := instead.get(self.read.get(digest))) is not None:
-                tally.add(Counted.SAVED, saved, amount=size)
 
 
 class TemplateCache:
@@ -136,7 +100,7 @@ class TemplateCache:
             if is_intact(path, digest):
                 if is_ours:
                     os.utime(path)
-                whole = sum(_sizes(image).values())
+                whole = sum(layer_sizes(image).values())
                 self._ledger.tally.add(Counted.SAVED, Instead.TEMPLATE, amount=whole)
                 warnings = self._warnings(image, template_format, digest)
                 return CachedTemplate(path, template_format, digest, warnings)
@@ -217,7 +181,7 @@ class TemplateCache:
         A template takes about as much as the compressed layers, and so does what is unpacked.  The
         blobs are kept as they are fetched, unless the state has no room for them at all.
         """
-        blobs, sizes = self._blobs(), _sizes(image)
+        blobs, sizes = self._blobs(), layer_sizes(image)
         kept = {layer: kept_at(self._paths.layers, layer.diff_id) for layer in image.layers}
         absent = {
             layer.descriptor.digest: layer.descriptor.size
@@ -255,7 +219,7 @@ class TemplateCache:
                 keep=blob.digest in share.need.blobs,
             ),
         )
-        reading = _Reading(context.progress, blobs)
+        reading = LayerReading(context.progress, blobs)
         options = Options(
             ScratchSpace(folder, self._paths.layers, share.hold),
             format=template_format,
@@ -329,11 +293,6 @@ class TemplateCache:
         except (OSError, ValueError):
             return ()
         return tuple(text.splitlines())
-
-
-def _sizes(image: Image) -> dict[Digest, int]:
-    """Return the bytes of each different layer's blob."""
-    return {layer.descriptor.digest: layer.descriptor.size for layer in image.layers}
 
 
 def _name(image: Image, template_format: Format, digest: Digest) -> str:
