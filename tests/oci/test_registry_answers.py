@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import gzip
 import json
+import threading
 import time
 from email.utils import formatdate
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
 
+from syncd.config.settings import RegistrySettings
 from syncd.errors import ImageError, NotFoundError, RegistryError, RegistryUnavailableError
 from syncd.oci.image import read_image
 from syncd.oci.reference import Digest, Reference
+from syncd.oci.registry import Registry
 from tests.fakes.registry import Registry as Fake
 from tests.images import document, image
 from tests.oci.test_registry import (
@@ -132,6 +136,42 @@ def test_store_that_refuses(status: int, times: int, tmp_path: Path) -> None:
             assert not isinstance(caught.value, NotFoundError)
         assert waits == []
         assert len(fake.tokens) == 1
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_store_on_the_same_host(times: int) -> None:
+    """A signed URL of the registry's own host that is over is asked for a fresh one once, too."""
+    asked: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path.split("/")[1])
+            signed = asked[-1] == "store"
+            refused = signed and asked.count("store") <= times
+            self.send_response(403 if refused else 200 if signed else 307)
+            content = BASE.stored if signed and not refused else b""
+            self.send_header("Content-Length", str(len(content)))
+            self.send_header("Location", f"/store{self.path}")
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever).start()
+        host = f"127.0.0.1:{server.server_port}"
+        settings = RegistrySettings(host=host, plain_http=True)
+        source = Registry(Reference(host, REPOSITORY, "latest"), settings, pause=Waits())
+        try:
+            if times == 1:
+                assert read_all(source) == BASE.stored
+            else:
+                with pytest.raises(RegistryError, match=f"registry {host} answers 403"):
+                    read_all(source)
+        finally:
+            server.shutdown()
+    assert asked == ["v2", "store"] * 2
 
 
 def test_store_that_is_busy() -> None:

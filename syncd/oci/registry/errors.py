@@ -45,7 +45,7 @@ class HeadRefusedError(NotFoundError):
 
 
 class StoreRefusedError(RegistryError):
-    """A host that the registry redirected to refuses: the URL may have been over."""
+    """A place that the registry redirected to refuses: the URL may have been over."""
 
 
 def refusal(
@@ -73,7 +73,7 @@ def refusal(
             "it is overloaded or limits us; the next trigger tries again",
             _wanted_wait(answer, body),
         )
-    if store:
+    if store or (status == 403 and answer.history):
         return StoreRefusedError(f"{whom} answers {status} for {subject}: {reason}")
     if answer.request.method == "HEAD" and status != 401:
         return HeadRefusedError(f"{whom} answers {status} for {subject}: {reason}")
