@@ -40,6 +40,8 @@ from tests.images import Content, image, layer
 
 REPOSITORY = "org/repo/image"
 TOKEN = "a token of the API"
+ON_DEMAND = 'settle = "0s"\non_demand = ["*/**"]'
+"""The lines of [server] by which callers may have any image brought."""
 DOCUMENT = api_description()
 
 
@@ -121,10 +123,11 @@ def on_cluster(
 ) -> Harness:
     """Return a harness whose one image goes to the cluster alone; `settings` are of its target.
 
-    The token may make containers.
+    The token may make containers, of any image.
     """
     table = cluster_table(folder, pve, token_for(pve, LAUNCHING), **settings)
-    return Harness(folder, registry, image=f'targets = ["cluster"]\n{image}', more=table)
+    image = f'targets = ["cluster"]\n{image}'
+    return Harness(folder, registry, image=image, server=ON_DEMAND, more=table)
 
 
 class ServedHouse(TestServer):

@@ -14,6 +14,7 @@ from syncd.config.notify_settings import NotifySettings
 from syncd.config.paths import StatePaths
 from syncd.config.secret import check as check_secret
 from syncd.config.sender_settings import SenderSettings
+from syncd.config.server_settings import ServerSettings
 from syncd.config.settings import (
     Config,
     ImageSettings,
@@ -36,6 +37,7 @@ __all__ = [
     "RegistrySettings",
     "ScheduleSettings",
     "SenderSettings",
+    "ServerSettings",
     "StatePaths",
     "StateSettings",
     "Value",

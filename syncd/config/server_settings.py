@@ -1,4 +1,4 @@
-"""Where the server listens, who may call, and its secrets: the table `[server]`."""
+"""Where the server listens, who may call for what, and its secrets: the table `[server]`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ from syncd.config.fields import (
     one_or_several,
     socket_path,
 )
+from syncd.config.on_demand import check_on_demand, meets
 from syncd.config.section import Section
+from syncd.oci import Reference
 
 
 class ServerSettings(Section):
@@ -41,7 +43,10 @@ class ServerSettings(Section):
     ] = ()
     webhook_secret_file: Path | None = None
     api_token_file: Path | None = None
+    create_token_file: Path | None = None
     sync_token_file: Path | None = None
+    read_token_file: Path | None = None
+    on_demand: tuple[Annotated[str, AfterValidator(check_on_demand)], ...] = ()
     settle: Span = timedelta(seconds=2)
 
     def webhook_secret(self) -> str | None:
@@ -49,9 +54,21 @@ class ServerSettings(Section):
         return secret.read(self.webhook_secret_file, "webhook-secret")
 
     def api_token(self) -> str | None:
-        """Return the bearer token of the API, or None when there is none."""
+        """Return the bearer token that may do everything, or None when there is none."""
         return secret.read(self.api_token_file, "api-token")
 
+    def create_token(self) -> str | None:
+        """Return the bearer token that may make containers, and do what the next may, or None."""
+        return secret.read(self.create_token_file, "create-token")
+
     def sync_token(self) -> str | None:
-        """Return the bearer token that may sync and verify alone, or None when there is none."""
+        """Return the bearer token that may sync and verify, and look, or None."""
         return secret.read(self.sync_token_file, "sync-token")
+
+    def read_token(self) -> str | None:
+        """Return the bearer token that may look, or None when there is none."""
+        return secret.read(self.read_token_file, "read-token")
+
+    def allows(self, reference: Reference) -> bool:
+        """Tell whether a caller of the API may have a reference brought that is not watched."""
+        return any(meets(pattern, reference) for pattern in self.on_demand)

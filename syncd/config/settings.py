@@ -260,6 +260,12 @@ class Config(_Section):
         """Return the senders of a type; none may call where there are none."""
         return [sender for sender in self.sender if sender.type == kind]
 
+    def names_host(self, host: str) -> bool:
+        """Tell whether a registry is named here, by a table of its own or by what is watched."""
+        return any(settings.host == host for settings in self.registry) or any(
+            image.reference.registry == host for image in self.image
+        )
+
     def registry_for(self, host: str) -> RegistrySettings:
         """Return the settings of a registry; anonymous HTTPS where none are given."""
         for settings in self.registry:

@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from syncd.config import Config, ImageSettings, check_secret
+from syncd.config import Config, ImageSettings, ServerSettings, check_secret
 from syncd.errors import ConfigError, NotFoundError, RegistryUnavailableError, SyncdError
 from syncd.files import free_and_total
 from syncd.oci import GITHUBS_REGISTRY, Reference
@@ -118,12 +118,27 @@ def _secrets(config: Config) -> Iterator[CheckResult]:
         path = f"/webhooks/{sender.type}"
         subject = f"secret of a sender at {path}, {sender.secret_file}"
         yield _tried(subject, _strong, sender.secret, sender.secret_file, "", _SERVICE.format(path))
-    if file := server.sync_token_file:
-        yield _tried("sync token", _strong, server.sync_token, file, "sync-token", "")
+    yield from _tokens(server)
     yield from _others(config)
     for registry in config.registry:
         if registry.username:
             yield _tried(f"registry {registry.host}", _there, registry.credentials, "anonymous")
+
+
+def _tokens(server: ServerSettings) -> Iterator[CheckResult]:
+    """Look at the tokens of one scope, those that there are: none may be another's, too."""
+    known = {server.api_token_file}
+    for scope, read, file in (
+        ("create", server.create_token, server.create_token_file),
+        ("sync", server.sync_token, server.sync_token_file),
+        ("read", server.read_token, server.read_token_file),
+    ):
+        if file is not None:
+            yield _tried(f"{scope} token", _strong, read, file, f"{scope}-token", "")
+            if file in known:
+                told = f"{file} is named for another token, too, and has the scopes of both"
+                yield CheckResult(False, f"{scope} token", f"{told}; make one of its own")
+            known.add(file)
 
 
 def _tags(registry: Registry, image: ImageSettings) -> Iterator[CheckResult]:

@@ -6,6 +6,7 @@ SSH host keys, stays behind in the old root, which is kept as an unused volume.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -55,6 +56,14 @@ STOPPED = (
 """What a person is told of a container that does not run."""
 
 
+Permit = Callable[[Reference], None]
+"""Hears of an image that is about to be asked for; raises where that must not be."""
+
+
+def permit_any(_: Reference) -> None:
+    """Let any image be asked for."""
+
+
 class RootReplacer:
     """Replaces the roots of containers.  Lives in the worker's event loop."""
 
@@ -82,6 +91,7 @@ class RootReplacer:
         *,
         wait_for: str | None = None,
         carry: tuple[str, ...] | None = None,
+        permit: Permit = permit_any,
         within: float | None = None,
     ) -> Replaced:
         """Put an image's present root under a container, fetching the template if it is missing.
@@ -89,7 +99,8 @@ class RootReplacer:
         A container that has the image already is left as it is.  With `options.dry_run` nothing is
         changed but that the template is fetched.  `wait_for` takes the place of the options' and
         may name a command.  `carry` are paths to carry over from the old root; without it, the SSH
-        host keys are where the host can.
+        host keys are where the host can.  `permit` hears of the image before its registry does, and
+        may raise.
 
         Raise RequestError, which names why the root cannot be replaced, PublishError when the
         container had to go back to its old root; else as `SwapRun.carry_out` and
@@ -97,9 +108,9 @@ class RootReplacer:
         """
         wishes = SwapWishes.of(options, wait_for, carry)
         host, guest = await self._found(vmid, options.target)
-        return await self._replace(
-            host, guest, options.ref or tag_of(guest), wishes, cause=cause, within=within
-        )
+        image = options.ref or tag_of(guest)
+        permit(image)
+        return await self._replace(host, guest, image, wishes, cause=cause, within=within)
 
     async def replace_behind(
         self,
@@ -137,6 +148,7 @@ class RootReplacer:
         cause: Cause,
         *,
         wait_for: str | None = None,
+        permit: Permit = permit_any,
         within: float | None = None,
     ) -> Container:
         """Make a new container of an image beside this one, with its options; return the new one.
@@ -152,6 +164,7 @@ class RootReplacer:
             )
         host, guest = await self._found(vmid, options.target)
         image = options.ref or tag_of(guest)
+        permit(image)
         twin = await self._executors.looking.run(host.name, host.roots.twin, guest)
         named = {"ref": str(image), "target": host.name, "start": guest.running}
         request = ContainerRequest.parse({**twin.fields, **named})

@@ -50,10 +50,11 @@ from syncd.web.answers import (
     WatchedAnswer,
 )
 from syncd.web.backend import Backend
-from syncd.web.callers import may_any_image
+from syncd.web.callers import CALLER
 from syncd.web.container_operations import IDEMPOTENCY_KEY
 from syncd.web.openapi import api_description
 from syncd.web.requests import SyncRequest, json_object
+from syncd.web.scopes import Scope
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -132,6 +133,7 @@ class Api:
         reference = Reference.parse(request.query.get("ref", "")).with_default_tag()
         self._permit(request, [reference])
         if _is_asked(request, "pull"):
+            request[CALLER].need(Scope.SYNC, "pull")
             ensure = self._backend.containers.ensure
             volumes = await ensure(reference, Cause.API, within=_PULL_TIMEOUT, use=use)
         else:
@@ -150,6 +152,7 @@ class Api:
         """Make a container from an image, and answer when the container exists."""
         body = await json_object(request)
         wanted = ContainerRequest.parse(body)
+        self._permit(request, [wanted.ref])
         key = request.headers.get("Idempotency-Key")
         containers = self._backend.containers
         if key is None:
@@ -167,15 +170,24 @@ class Api:
             raise RequestError(f"{vmid!r:.80} is no VMID")
         options = ReplaceOptions.parse(await json_object(request))
         roots = self._backend.roots
+
+        def permit(image: Reference) -> None:
+            self._permit(request, [image])
+
         if options.side_by_side:
-            made = await roots.side_by_side(int(vmid), options, Cause.API, within=_PULL_TIMEOUT)
+            made = await roots.side_by_side(
+                int(vmid), options, Cause.API, permit=permit, within=_PULL_TIMEOUT
+            )
             return web.json_response(container_json(made), status=201)
-        replaced = await roots.replace(int(vmid), options, Cause.API, within=_PULL_TIMEOUT)
+        replaced = await roots.replace(
+            int(vmid), options, Cause.API, permit=permit, within=_PULL_TIMEOUT
+        )
         return web.json_response(replaced_json(replaced))
 
     async def replace_behind(self, request: web.Request) -> web.Response:
         """Put a newer image under every container behind its tag, one after the other."""
         options = BehindOptions.parse(await json_object(request))
+        self._permit(request, [options.ref])
         behind = await self._backend.roots.replace_behind(options, Cause.API, within=_PULL_TIMEOUT)
         return web.json_response(
             replaced_behind_json(behind), status=200 if behind.error is None else 502
@@ -218,13 +230,10 @@ class Api:
     def _records(self, ids: list[str]) -> list[JobRecord]:
         return [record for job in ids if (record := self._backend.ledger.job(job))]
 
-    def _permit(self, request: web.Request, references: Iterable[Reference]) -> None:
-        """Raise HTTPForbidden where the caller may have only what is watched looked at."""
-        if may_any_image(request):
-            return
-        for reference in references:
-            if self._backend.live.config.watching(reference) is None:
-                raise web.HTTPForbidden(reason=f"{reference} is not watched: it is for root alone")
+    def _permit(self, request: web.Request, references: Iterable[Reference | None]) -> None:
+        """Raise HTTPForbidden where the caller may not have a registry asked for one of these."""
+        for reference in filter(None, references):
+            request[CALLER].permit(self._backend.live.config, reference)
 
     def _wanted(self, reference: Reference) -> Reference:
         """Return what a reference means: of a watched repository without tag, all watched tags."""

@@ -1,7 +1,7 @@
 """Who asks, and what the caller may do: whoever has a token over TCP, or a user of this host.
 
-The network has two tokens: the API's may do everything; a second one, where it is configured, may
-have what is watched brought up to date, so that it can be given to a workflow elsewhere.
+The network has tokens: the API's may do everything; each of the others has a scope of its own, and
+is given to whoever needs no more, such as a workflow elsewhere (`syncd.web.scopes`).
 
 Over the daemon's own Unix socket the kernel says whose process is on the other end (unix(7),
 SO_PEERCRED), and no token is wanted.  Any other Unix socket that systemd may hand over has a
@@ -13,7 +13,6 @@ own user and its own group as nobody, so nobody is never taken for somebody.
 
 from __future__ import annotations
 
-import enum
 import grp
 import os
 import socket
@@ -23,6 +22,10 @@ from pathlib import Path
 
 from aiohttp import web
 
+from syncd.config import Config
+from syncd.oci import Reference
+from syncd.web.scopes import EVERYTHING, TO_SYNC, Scope
+
 GROUP = "syncd"
 """The group whose members may look, and have what is watched brought up to date."""
 
@@ -30,22 +33,6 @@ _PEERGROUPS = 59  # SO_PEERGROUPS of asm-generic/socket.h, which Python does not
 _GROUPS_MAX = 1024  # bytes that Python takes of an option: 256 groups
 _NOBODY = 65534  # /proc/sys/kernel/overflowuid and overflowgid, unless somebody has set them
 _CREDENTIALS = struct.Struct("iII")  # struct ucred: pid, uid, gid
-
-
-class Scope(enum.StrEnum):
-    """What a caller may do; an operation needs one of them."""
-
-    READ = "read"
-    """To look."""
-    SYNC = "sync"
-    """To have what is watched brought up to date, or compared."""
-    CREATE = "create"
-    """Everything else: any image, containers, pins, deletions."""
-
-
-EVERYTHING = frozenset(Scope)
-MEMBER = frozenset({Scope.READ, Scope.SYNC})
-SYNC_ALONE = frozenset({Scope.SYNC})
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +62,7 @@ class Peer:
         if self.uid == 0 or (self.uid == os.geteuid() and self.uid != _NOBODY):
             return EVERYTHING
         if group is not None and group != _NOBODY and group in self.groups:
-            return MEMBER
+            return TO_SYNC
         return frozenset()
 
 
@@ -101,20 +88,38 @@ CALLERS = web.AppKey("callers", Callers)
 """Where an application keeps who its callers are."""
 
 
-SCOPES = web.RequestKey("scopes", frozenset[Scope])
-"""Where a request below `/api` keeps what its caller may do, once it is admitted."""
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Whoever sent a request that is admitted.
+
+    `is_local` says that the kernel told who it is, over the daemon's own socket.
+    """
+
+    scopes: frozenset[Scope]
+    is_local: bool
+
+    def need(self, scope: Scope, purpose: str) -> None:
+        """Raise HTTPForbidden where the caller lacks a scope that this purpose needs."""
+        if scope not in self.scopes:
+            raise web.HTTPForbidden(reason=f"{purpose} needs the scope {scope}")
+
+    def permit(self, config: Config, reference: Reference) -> None:
+        """Raise HTTPForbidden where the caller may not have a registry asked for a reference.
+
+        What is watched may be asked for.  Anything else needs the scope create and, over the
+        network, a pattern that allows it: a host must not be made to fetch from anywhere.
+        """
+        if config.watching(reference) is not None:
+            return
+        self.need(Scope.CREATE, f"{reference}, which is not watched,")
+        if not self.is_local and not config.server.allows(reference):
+            raise web.HTTPForbidden(
+                reason=f"{reference} is not watched, and no pattern of server.on_demand allows it"
+            )
 
 
-def may_any_image(request: web.Request) -> bool:
-    """Tell whether an admitted caller may have images brought that are not watched."""
-    return Scope.CREATE in request[SCOPES]
-
-
-def required(request: web.Request) -> Scope:
-    """Return what an operation below `/api` needs; one that is not named here needs most."""
-    if request.method in ("GET", "HEAD"):
-        return Scope.READ
-    return Scope.SYNC if request.path in ("/api/v1/sync", "/api/v1/verify") else Scope.CREATE
+CALLER = web.RequestKey("caller", Caller)
+"""Where a request below `/api` keeps who its caller is, once it is admitted."""
 
 
 def members_group() -> int | None:

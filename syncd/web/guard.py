@@ -28,19 +28,12 @@ from syncd.errors import (
 )
 from syncd.web.attempts import Attempts
 from syncd.web.backend import Backend, HttpLimits
-from syncd.web.callers import (
-    CALLERS,
-    EVERYTHING,
-    GROUP,
-    SCOPES,
-    SYNC_ALONE,
-    Scope,
-    required,
-)
+from syncd.web.callers import CALLER, CALLERS, GROUP, Caller
 from syncd.web.clients import counted_as
 from syncd.web.connections import CODED, coded, is_gone, taken, unmet
 from syncd.web.hosts import is_meant
 from syncd.web.refusals import busy, http_refusal, refusal
+from syncd.web.scopes import EVERYTHING, TO_CREATE, TO_READ, TO_SYNC, Scope, required
 
 log = structlog.stdlib.get_logger()
 
@@ -49,7 +42,6 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _WRONG = "the bearer token is missing or wrong"
 _FOR_ROOT = "over the Unix socket this is for root and the service's own user"
 _FOR_MEMBERS = f"over the Unix socket this is for root and the members of the group {GROUP}"
-_BEYOND_SYNC = "this token may sync and verify alone; the API's token may do this"
 _READ_BY_ALL = ("/", "/metrics")
 _AGAIN = 2  # seconds until a reader may come again
 # A delivery is known by its signature and comes by whatever name a proxy has; probes name any host,
@@ -112,11 +104,11 @@ class Guard:
             return scopes if isinstance(scopes, web.Response) else None
         needed = required(request)
         if needed in scopes:
-            request[SCOPES] = scopes
+            request[CALLER] = Caller(scopes, is_local=of_user is not None)
             return refusal(415, CODED) if coded(request) else None
         if of_user is None:
-            return refusal(403, _BEYOND_SYNC)
-        return refusal(403, _FOR_ROOT if needed is Scope.CREATE else _FOR_MEMBERS)
+            return _beyond(scopes, needed)
+        return refusal(403, _FOR_MEMBERS if needed in TO_SYNC else _FOR_ROOT)
 
     def _of_stranger(
         self, request: web.Request, below_api: bool
@@ -129,7 +121,12 @@ class Guard:
             return refusal(421, "this is no name of this server; set server.names to its names")
         if not below_api:
             return frozenset()
-        known = ((server.api_token(), EVERYTHING), (server.sync_token(), SYNC_ALONE))
+        known = (
+            (server.api_token(), EVERYTHING),
+            (server.create_token(), TO_CREATE),
+            (server.sync_token(), TO_SYNC),
+            (server.read_token(), TO_READ),
+        )
         if all(token is None for token, _ in known):
             return refusal(503, "no API token is configured; set server.api_token_file")
         # A header may hold any bytes; they come as surrogates (PEP 383).
@@ -140,7 +137,7 @@ class Guard:
 
         def is_right() -> bool:
             nonlocal scopes
-            for token, granted in known:
+            for token, granted in known:  # each is compared, whichever is right
                 if token and hmac.compare_digest(header, f"Bearer {token}".encode()):
                     scopes |= granted
             return bool(scopes)
@@ -163,3 +160,15 @@ class Guard:
             return response
         finally:
             self._readers -= 1
+
+
+def _beyond(scopes: frozenset[Scope], needed: Scope) -> web.Response:
+    """Return the answer to a token that may not do this (RFC 6750, 3.1)."""
+    may = ", ".join(scope for scope in Scope if scope in scopes)
+    challenge = f'Bearer realm="syncd", error="insufficient_scope", scope="{needed}"'
+    return refusal(
+        403,
+        f"this needs the scope {needed}, and this token has {may} alone; "
+        "the token of server.api_token_file has every scope",
+        {"WWW-Authenticate": challenge},
+    )

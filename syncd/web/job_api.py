@@ -22,6 +22,7 @@ from syncd.sync import (
 )
 from syncd.web.answers import JobsAnswer
 from syncd.web.backend import Backend
+from syncd.web.callers import CALLER
 from syncd.web.refusals import refusal
 
 P = ParamSpec("P")
@@ -88,6 +89,7 @@ class JobApi:
         record = await self._ask(self._backend.ledger.job, request.match_info["id"])
         if record is None:
             return refusal(404, "there is no such job")
+        request[CALLER].permit(self._backend.live.config, record.job.reference)
         (job,) = await soon(self._backend.worker.submit([record.job.reference], Cause.API))
         made = await self._ask(self._backend.ledger.job, job.id)
         return web.json_response(self._view(made or JobRecord(job, State.QUEUED)), status=202)

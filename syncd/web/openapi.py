@@ -19,6 +19,7 @@ from pydantic_core import core_schema
 from syncd.web.answers import ErrorAnswer
 from syncd.web.operation import Answer, Operation, Parameter
 from syncd.web.operations import OPERATIONS
+from syncd.web.scopes import needed
 
 _HEAD: dict[str, Any] = {
     "openapi": "3.1.0",
@@ -26,18 +27,21 @@ _HEAD: dict[str, Any] = {
         "title": "syncd",
         "version": "1",
         "summary": "Keeps Proxmox VE's template storage in step with a container registry.",
-        "description": "What is below /api needs the bearer token of server.api_token_file; that "
-        "of server.sync_token_file may sync or verify what is watched, and nothing else. Over the "
+        "description": "What is below /api needs a bearer token with the scope that security "
+        "names. The token of server.read_token_file has the scope read; that of "
+        "server.sync_token_file also has sync; that of server.create_token_file also has create; "
+        "that of server.api_token_file has these and upkeep. Over the "
         "daemon's Unix socket (server.socket) the user counts instead: root and the service's own "
-        "user may do everything, members of the group syncd may look, and sync or verify what is "
-        "watched; anybody else gets 403. HEAD is answered where GET is. Each error below /api "
+        "user have every scope, members of the group syncd have read and sync; "
+        "anybody else gets 403. What is not watched is for the scope create, and over the network "
+        "only where server.on_demand allows it: else 403. HEAD is answered where GET is. "
+        "Each error below /api "
         "is JSON with one key, error, whose sentence says what happened, where, and what to do: "
         "also 404 for an unknown path and 405 for a wrong method. A JSON body is read whatever "
         "its Content-Type is.",
         "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
     },
     "servers": [{"url": "/"}],
-    "security": [{"token": []}],
     "tags": [
         {"name": "api", "description": "For scripts; needs the bearer token."},
         {"name": "webhook", "description": "For senders of events; each needs its secret."},
@@ -48,14 +52,18 @@ _SECURITY = {
     "token": {
         "type": "http",
         "scheme": "bearer",
-        "description": "The token in server.api_token_file, or in server.sync_token_file.",
+        "description": "A token, whose scopes are read, sync, create and upkeep: see the "
+        "description of this API.",
     }
 }
 _GUARDED = {
     401: ("Unauthorized", Answer("The bearer token is missing or wrong.")),
     403: (
         "Forbidden",
-        Answer("The token, or over the Unix socket the user, is not the one that may do this."),
+        Answer(
+            "The token, or over the Unix socket the user, lacks the scope that the error names; "
+            "or the reference is not watched, and server.on_demand does not allow it."
+        ),
     ),
     417: ("Unexpected", Answer("The request expects something but 100-continue.")),
     421: (
@@ -148,6 +156,8 @@ def _operation(operation: Operation, schemas: Mapping[Any, Any]) -> dict[str, An
         "responses": answers,
     }
     if operation.tag == "api":
+        scope = needed(operation.method, operation.path)
+        described["security"] = [{"token": [scope]}]
         for status, (name, _) in _GUARDED.items():
             answers[str(status)] = {"$ref": f"#/components/responses/{name}"}
     else:

@@ -74,7 +74,8 @@ OPERATIONS = (
             Parameter(
                 "pull",
                 "query",
-                "Whether to fetch the image first if it is not cached, and wait for that.",
+                "Whether to fetch the image first if it is not cached, and wait for that; this "
+                "needs the scope sync.",
                 {"type": "string", "enum": ["0", "1", "true", "yes"], "default": "0"},
                 required=False,
             ),

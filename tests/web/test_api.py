@@ -22,7 +22,7 @@ from syncd.sync.job import Cause
 from syncd.web.app import application
 from syncd.web.backend import HttpLimits
 from tests.fakes.registry import Registry
-from tests.harness import DOCUMENT, REPOSITORY, TOKEN, Harness, described, sample
+from tests.harness import DOCUMENT, ON_DEMAND, REPOSITORY, TOKEN, Harness, described, sample
 
 ERROR = Draft202012Validator(DOCUMENT["components"]["schemas"]["Error"])
 
@@ -165,7 +165,7 @@ async def test_what_is_synced(
     body: object, wanted: list[str], tmp_path: Path, registry: Registry
 ) -> None:
     """Without refs it is everything watched; a watched name without tag is all of its tags."""
-    async with Harness(tmp_path, registry) as harness:
+    async with Harness(tmp_path, registry, server=ON_DEMAND) as harness:
         names = {"repository": harness.repository.name, "other": f"{registry.address}/other"}
         text = json.dumps(body)
         for key, name in names.items():
@@ -284,7 +284,7 @@ async def test_head(path: str, tmp_path: Path, registry: Registry) -> None:
 )  # fmt: skip
 async def test_content_type(content_type: str, tmp_path: Path, registry: Registry) -> None:
     """A body of JSON is read whatever its Content-Type is: `curl --data` names a form's."""
-    async with Harness(tmp_path, registry) as harness:
+    async with Harness(tmp_path, registry, server=ON_DEMAND) as harness:
         headers = {"Content-Type": content_type}
         data = json.dumps({"refs": ["a.b/c"]}).encode()
         answer = await harness.ask("POST", "/api/v1/sync", data=data, headers=headers)
@@ -384,7 +384,7 @@ async def test_resolve_fails(
     fault: str, query: dict[str, str], status: int, tmp_path: Path, registry: Registry
 ) -> None:
     """What cannot be resolved or pulled is told with its reason."""
-    async with Harness(tmp_path, registry) as harness:
+    async with Harness(tmp_path, registry, server=ON_DEMAND) as harness:
         content = sample()
         registry.push(harness.repository.repository, "latest", content)
         if fault == "broken":

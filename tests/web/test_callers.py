@@ -15,7 +15,8 @@ from aiohttp import ClientSession, UnixConnector, web
 
 from syncd.web import callers
 from syncd.web.app import application, http_runner
-from syncd.web.callers import EVERYTHING, MEMBER, Peer, Scope
+from syncd.web.callers import Peer
+from syncd.web.scopes import EVERYTHING, TO_SYNC, Scope
 from tests.fakes.registry import Registry
 from tests.harness import REPOSITORY, Harness, sample
 
@@ -28,13 +29,13 @@ NOBODY = 65534
     [
         (0, {0}, None, EVERYTHING),
         (OWN, {1000}, None, EVERYTHING),
-        (4711, {4711, 999}, 999, MEMBER),
-        (4711, {999}, 999, MEMBER),
+        (4711, {4711, 999}, 999, TO_SYNC),
+        (4711, {999}, 999, TO_SYNC),
         (4711, {4711}, 999, frozenset()),
         (4711, {4711, 999}, None, frozenset()),
         # Whoever has no name in the service's user namespace appears as nobody.
         (NOBODY, {NOBODY}, NOBODY, frozenset()),
-        (NOBODY, {NOBODY, 999}, 999, MEMBER),
+        (NOBODY, {NOBODY, 999}, 999, TO_SYNC),
     ],
 )
 def test_scopes(uid: int, groups: set[int], group: int | None, scopes: frozenset[Scope]) -> None:
@@ -88,7 +89,7 @@ async def test_owner(tmp_path: Path, registry: Registry) -> None:
 
 async def test_member(tmp_path: Path, registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
     """A member looks, and syncs what is watched; all else is for root."""
-    monkeypatch.setattr(callers.Peer, "scopes", lambda *_: MEMBER)
+    monkeypatch.setattr(callers.Peer, "scopes", lambda *_: TO_SYNC)
     registry.push(REPOSITORY, "latest", sample())
     async with Harness(tmp_path, registry) as harness:
         name = str(harness.repository)

@@ -16,7 +16,7 @@ from aiohttp import web
 
 from syncd.web.backend import HttpLimits
 from tests.fakes.registry import Registry
-from tests.harness import REPOSITORY, TOKEN, Harness, described, sample
+from tests.harness import TOKEN, Harness, described
 from tests.web.sockets import Peer, peer
 
 PATHS = ["/", "/metrics", "/api/v1/jobs", "/nowhere", "/healthz", "/webhooks/github"]
@@ -188,39 +188,6 @@ async def test_unix_socket(tmp_path: Path, registry: Registry) -> None:
         assert await one.status() == 200
         writer.close()
         await writer.wait_closed()
-
-
-async def test_token_for_syncing(tmp_path: Path, registry: Registry) -> None:
-    """The second token syncs and verifies what is watched; it reads nothing and brings no other."""
-    registry.push(REPOSITORY, "latest", sample())
-    file = tmp_path / "sync-token"
-    file.write_text("a token for syncing alone\n")
-    file.chmod(0o600)
-    server = f'settle = "0s"\nsync_token_file = "{file}"'
-    async with Harness(tmp_path, registry, server=server) as harness:
-        name = str(harness.repository)
-        tried: list[tuple[str, str, dict[str, object], int]] = [
-            ("POST", "/api/v1/sync", {}, 202),
-            ("POST", "/api/v1/sync", {"ref": f"{name}:latest"}, 202),
-            ("POST", "/api/v1/sync", {"ref": f"{name}:other"}, 403),
-            ("POST", "/api/v1/sync", {"ref": "a.b/c:d"}, 403),
-            ("POST", "/api/v1/verify", {}, 200),
-            ("GET", "/api/v1/jobs", {}, 403),
-            ("GET", "/api/v1/daemon", {}, 403),
-            ("POST", "/api/v1/prune", {}, 403),
-            ("POST", "/api/v1/containers", {"ref": name, "hostname": "web"}, 403),
-            ("POST", "/api/v1/nowhere", {}, 403),
-        ]
-        for method, path, body, status in tried:
-            answer = await harness.ask(
-                method, path, token="a token for syncing alone", json=body or None
-            )
-            assert answer.status == status, (method, path, await answer.text())
-        answer = await harness.ask("GET", "/api/v1/jobs", token="a token for syncing alone")
-        assert "this token may sync and verify alone" in (await answer.json())["error"]
-        assert (await harness.ask("GET", "/api/v1/jobs")).status == 200
-        answer = await harness.ask("GET", "/api/v1/jobs", token="a token for syncing")
-        assert answer.status == 401
 
 
 async def test_one_token_for_both(tmp_path: Path, registry: Registry) -> None:
