@@ -42,7 +42,9 @@ class Repositories:
         """
         config = self._live.config
         settings = config.registry_for(reference.registry)
-        source = self._registry(reference, settings, pause, Timeouts(slowest=config.limits.slowest))
+        timeouts = Timeouts(slowest=config.limits.slowest)
+        public = not config.names_host(reference.registry)
+        source = self._registry(reference, settings, pause, timeouts, public=public)
         mirrors = [
             Mirror(location, self._registry(there, access, pause, IMPATIENT))
             for location, access in config.mirrors_of(reference.registry)
@@ -53,7 +55,13 @@ class Repositories:
         return MirroredRepository(source, mirrors, self._left_alone, tags=settings.mirror_tags)
 
     def _registry(
-        self, place: Reference, access: RegistrySettings, pause: Pause, timeouts: Timeouts
+        self,
+        place: Reference,
+        access: RegistrySettings,
+        pause: Pause,
+        timeouts: Timeouts,
+        *,
+        public: bool = False,
     ) -> Registry:
         traffic = RegistryTraffic(self._tally, self._configured, place.registry)
 
@@ -69,6 +77,7 @@ class Repositories:
             timeouts=timeouts,
             logins=self._logins,
             traffic=traffic,
+            public=public,
         )
 
     def _apply(self, config: Config) -> None:

@@ -21,7 +21,7 @@ from syncd.sync.job import Cause
 from syncd.sync.tally import Counted
 from tests.deliveries import pushed
 from tests.fakes.registry import Registry
-from tests.harness import Harness, sample
+from tests.harness import ON_DEMAND, Harness, sample
 from tests.metrics import scrape
 
 
@@ -95,7 +95,7 @@ async def test_watched(tmp_path: Path, registry: Registry) -> None:
 async def test_labels_are_bounded(tmp_path: Path, registry: Registry) -> None:
     """A reference, a registry or a code that the configuration does not name makes no label."""
     image = 'tags = ["latest"]'
-    async with Harness(tmp_path, registry, image=image) as harness:
+    async with Harness(tmp_path, registry, image=image, server=ON_DEMAND) as harness:
         registry.push(harness.repository.repository, "unwatched", sample())
         answer = await harness.ask(
             "POST", "/api/v1/sync", json={"ref": f"{harness.repository}:unwatched"}

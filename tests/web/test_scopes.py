@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 import structlog
 
+from syncd.config.settings import RegistrySettings
 from syncd.web.operations import OPERATIONS
 from syncd.web.scopes import EVERYTHING, TABLE, TO_CREATE, TO_READ, TO_SYNC, Scope, needed
 from tests.fakes.registry import Registry
-from tests.harness import DOCUMENT, REPOSITORY, TOKEN, Harness, described, sample
+from tests.harness import DOCUMENT, ON_DEMAND, REPOSITORY, TOKEN, Harness, described, sample
 
 HELD = {"read": TO_READ, "sync": TO_SYNC, "create": TO_CREATE}
 ROWS = [(scope, *row) for scope, rows in TABLE.items() for row in rows]
@@ -225,3 +226,20 @@ async def test_one_token_is_enough(tmp_path: Path, registry: Registry) -> None:
         bare = {f"{scope}_token_file": None for scope in ("api", *HELD)}
         harness.configure(server=server.model_copy(update=bare))
         assert (await harness.ask("GET", "/api/v1/jobs", token="")).status == 503
+
+
+async def test_addresses(tmp_path: Path, registry: Registry) -> None:
+    """A pattern allows no address: what the configuration does not name has to be public."""
+    with Registry() as other:
+        other.push("org/app", "1", sample())
+        async with Harness(tmp_path, registry, server=ON_DEMAND) as harness:
+            for _ in range(2):
+                answer = await harness.ask("GET", f"/api/v1/resolve?ref={other.address}/org/app:1")
+                assert answer.status == 500
+                assert "not at a public address" in described(answer, "/api/v1/resolve")["error"]
+            assert other.requests == []
+            table = RegistrySettings(host=other.address, plain_http=True)
+            harness.configure(registry=(*harness.services.live.config.registry, table))
+            answer = await harness.ask("GET", f"/api/v1/resolve?ref={other.address}/org/app:1")
+            assert answer.status == 404
+            assert other.requests

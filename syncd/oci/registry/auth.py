@@ -40,7 +40,8 @@ class Login:
 
     A token is kept until the registry refuses it, or until the time its service gave it is over.
     Safe to use from several threads: while one fetches a token, the others wait for it.  `idle`
-    are the clients of this login that no request uses now, over `connections`.
+    are the clients of this login that no request uses now, over `connections`; `public` says that
+    they reach hosts at public addresses alone.
     """
 
     def __init__(
@@ -50,8 +51,11 @@ class Login:
         repository: str,
         patience: Patience,
         connections: Connections,
+        *,
+        public: bool = False,
     ) -> None:
         self.connections = connections
+        self.public = public
         self.idle: deque[Any] = deque(maxlen=_IDLE_CLIENTS)
         self._access = access
         self._host = host
@@ -193,16 +197,22 @@ class Logins:
         self._connections = Connections()
         self._kept: dict[tuple[str, str], tuple[RegistryAccess, Login]] = {}
 
-    def of(self, access: RegistryAccess, host: str, repository: str) -> Login:
+    def of(
+        self, access: RegistryAccess, host: str, repository: str, *, public: bool = False
+    ) -> Login:
         """Return the login of a repository: a new one where the access is another than before."""
         with self._lock:
             before, login = self._kept.pop((host, repository), (None, None))
-            if login is None or before != access:
-                login = Login(access, host, repository, self._patience, self._connections)
+            if login is None or before != access or login.public != public:
+                login = self._new(access, host, repository, public=public)
             self._kept[host, repository] = access, login
             if len(self._kept) > _LOGINS_MAX:
                 del self._kept[next(iter(self._kept))]
             return login
+
+    def _new(self, access: RegistryAccess, host: str, repository: str, *, public: bool) -> Login:
+        patience, connections = self._patience, self._connections
+        return Login(access, host, repository, patience, connections, public=public)
 
 
 class Answering(oras.auth.token.TokenAuth):  # type: ignore[misc] # oras has no types

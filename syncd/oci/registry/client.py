@@ -71,7 +71,8 @@ class Registry:
     bounds the waits of each attempt, how many attempts there are, and each look as a whole.
     `logins` keeps tokens for further objects of the same repository, and the waits that registries
     ask for: while one lasts that is too long to be waited out, the registry is not asked, and
-    RegistryUnavailableError is raised.  `traffic` hears of every request.
+    RegistryUnavailableError is raised.  `traffic` hears of every request.  With `public` the
+    registry, and whatever it leads to, is reached at public addresses alone.
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class Registry:
         timeouts: Timeouts | None = None,
         logins: Logins | None = None,
         traffic: Traffic | None = None,
+        public: bool = False,
     ) -> None:
         host = "registry-1.docker.io" if name.registry == "docker.io" else name.registry
         self._name = name.name
@@ -94,7 +96,7 @@ class Registry:
         self._base = f"{'http' if access.plain_http else 'https'}://{host}/v2/{name.repository}"
         self._pause = pause
         self._traffic = traffic or Unwatched()
-        self._login = (logins or Logins()).of(access, host, name.repository)
+        self._login = (logins or Logins()).of(access, host, name.repository, public=public)
         self._skew: timedelta | None = None
 
     @property

@@ -70,7 +70,7 @@ def _client(host: str, access: RegistryAccess, login: Login) -> Any:
     made = oras.provider.Registry(
         hostname=host, insecure=access.plain_http, tls_verify=trust(access)
     )
-    made.session = _Session(login.connections)
+    made.session = _Session(login.connections, public=login.public)
     made.auth = Answering(login, made.session)
     return made
 
@@ -81,7 +81,7 @@ class _Session(requests.Session):
     Every wait is bounded by `timeouts`: oras and requests themselves wait for ever.
     """
 
-    def __init__(self, connections: Connections) -> None:
+    def __init__(self, connections: Connections, *, public: bool) -> None:
         super().__init__()
         self.timeouts = Timeouts()
         self.headers["User-Agent"] = f"syncd/{__version__}"
@@ -89,7 +89,7 @@ class _Session(requests.Session):
         self.auth = lambda request: request
         self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         self._connections = connections
-        self.told = _Told(connections.adapter)
+        self.told = _Told(connections.adapter(public=public))
         self.mount("https://", self.told)
         self.mount("http://", self.told)
 
