@@ -318,6 +318,12 @@ class LedgerUnavailableError(LedgerError):
     temporary = True
 
 
+class CrowdedError(SyncdError):
+    """So many ask for the same kind of work that no more is begun; later there may be room."""
+
+    temporary = True
+
+
 class StoppedError(SyncdError):
     """The daemon is stopping; the job stays in the ledger and is resumed at the next start."""
 

@@ -33,6 +33,7 @@ UNRUN = {
     ("operate.md", "syncd replace 100"): _NO_CONTAINER,
     ("operate.md", "/api/v1/events"): "it does not end; tests/web/test_event_stream.py reads it",
     ("operate.md", '{"dry_run": true}'): _NO_CONTAINER,
+    ("operate.md", '"credentials"'): "tests/web/test_credentials.py does this, to a double",
     ("operate.md", '{"ref": '): "a folder makes no containers; tests/cli/test_create.py does this",
     ("proxmox.md", "pveum user add"): "there is no pveum outside of Proxmox VE",
     ("proxmox.md", "# Retention"): "there is no pveum outside of Proxmox VE",

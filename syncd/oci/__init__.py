@@ -7,6 +7,7 @@ is loaded only where one is asked.
 
 from syncd.oci.access import AnonymousAccess, RegistryAccess, Repository
 from syncd.oci.blob_cache import BlobCache
+from syncd.oci.caller import CallerAccess, CallerLogin
 from syncd.oci.document import OCI_CONFIG, OCI_INDEX, OCI_MANIFEST, parse_json
 from syncd.oci.image import read_image
 from syncd.oci.layout import blob_name
@@ -30,6 +31,8 @@ __all__ = [
     "OCI_MANIFEST",
     "AnonymousAccess",
     "BlobCache",
+    "CallerAccess",
+    "CallerLogin",
     "Descriptor",
     "Digest",
     "Image",

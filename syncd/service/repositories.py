@@ -6,9 +6,16 @@ job's, so they outlive each opening.
 
 from __future__ import annotations
 
-from syncd.config import Config, RegistrySettings
+from syncd.config import Config
 from syncd.errors import InvalidReferenceError
-from syncd.oci import MirrorLocation, Reference, Repository
+from syncd.oci import (
+    CallerAccess,
+    CallerLogin,
+    MirrorLocation,
+    Reference,
+    RegistryAccess,
+    Repository,
+)
 from syncd.oci.registry import (
     IMPATIENT,
     LeftAlone,
@@ -35,15 +42,22 @@ class Repositories:
         self._configured = configured_registries(live.config)
         live.on_change(self._apply)
 
-    def open(self, reference: Reference, pause: Pause) -> Repository:
+    def open(
+        self, reference: Reference, pause: Pause, login: CallerLogin | None = None
+    ) -> Repository:
         """Return the repository of a reference, behind its registry's mirrors if it has some.
 
-        `pause` waits between attempts, and may raise to give up.
+        With a caller's `login` it is opened with that alone, and no mirror is asked: what a mirror
+        gives to this host says nothing of what the caller may have.  `pause` waits between
+        attempts, and may raise to give up.
         """
         config = self._live.config
         settings = config.registry_for(reference.registry)
         timeouts = Timeouts(slowest=config.limits.slowest)
         public = not config.names_host(reference.registry)
+        if login is not None:
+            access = CallerAccess(settings, login)
+            return self._registry(reference, access, pause, timeouts, public=public)
         source = self._registry(reference, settings, pause, timeouts, public=public)
         mirrors = [
             Mirror(location, self._registry(there, access, pause, IMPATIENT))
@@ -57,7 +71,7 @@ class Repositories:
     def _registry(
         self,
         place: Reference,
-        access: RegistrySettings,
+        access: RegistryAccess,
         pause: Pause,
         timeouts: Timeouts,
         *,

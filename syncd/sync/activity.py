@@ -74,9 +74,10 @@ class Activity:
         return bool(self._running)
 
     def started(self, job: SyncJob) -> None:
-        """Hear that a job runs."""
-        with self._lock:
-            self._running[job.reference] = _Running(job)
+        """Hear that a job runs.  How far a caller's own job is, nobody is told."""
+        if job.login is None:
+            with self._lock:
+                self._running[job.reference] = _Running(job)
         self.changed(job)
 
     def ended(self, job: SyncJob) -> None:

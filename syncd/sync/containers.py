@@ -2,6 +2,9 @@
 
 What is not in the storage yet is brought by the worker, so that any number of requests for one
 reference share one pull.  A request that only asks where a template is changes nothing.
+
+A caller with a login of its own shares nothing: the registry is asked with that login before
+anything is told, and the pull is the caller's own.
 """
 
 from __future__ import annotations
@@ -23,13 +26,13 @@ from syncd.errors import (
     TargetUnavailableError,
 )
 from syncd.formats import Format
-from syncd.oci import Reference, read_image
+from syncd.oci import CallerLogin, Reference, read_image
 from syncd.sync.container_list import ListedContainer, list_containers
 from syncd.sync.context import Running, SyncContext
 from syncd.sync.engine import SyncEngine
 from syncd.sync.executors import Executors
 from syncd.sync.idempotency import IdempotentRequests
-from syncd.sync.job import Cause, Outcome, Result
+from syncd.sync.job import Cause, Outcome, Result, SyncJob
 from syncd.sync.ledger import Ledger
 from syncd.sync.platform_choice import ANYWHERE, Use, placed
 from syncd.sync.presence import Presence
@@ -74,6 +77,7 @@ class ContainerCreator:
         target: str | None = None,
         within: float | None = None,
         use: Use = ANYWHERE,
+        login: CallerLogin | None = None,
     ) -> tuple[str, ...]:
         """Ensure that what a reference means now is published; return the volume ids.
 
@@ -81,7 +85,7 @@ class ContainerCreator:
         Raise PublishError when the reference's job
         fails, StillRunningError when the job takes longer than `within` seconds; the job goes on.
         """
-        return (await self._ensured(reference, cause, target, within, use))[1]
+        return (await self._ensured(reference, cause, target, within, use, login=login))[1]
 
     async def create(
         self,
@@ -89,6 +93,7 @@ class ContainerCreator:
         cause: Cause,
         *,
         within: float | None = None,
+        login: CallerLogin | None = None,
         mark: str | None = None,
         again: bool = False,
     ) -> Container:
@@ -104,10 +109,12 @@ class ContainerCreator:
         request = self._completed(request)
         host = self._host(request)
         use = Use(request.node)
-        presence, volumes = await self._ensured(request.ref, cause, host.name, within, use)
+        presence, volumes = await self._ensured(
+            request.ref, cause, host.name, within, use, login=login
+        )
         with self._engine.sparing(volumes):
             container = await self._executors.creating.run(
-                self._make, request, host, presence, volumes, mark=mark, again=again
+                self._make, request, host, presence, volumes, login, mark=mark, again=again
             )
         log.info("created", vmid=container.vmid, node=container.node, volid=container.volume)
         return container
@@ -120,14 +127,20 @@ class ContainerCreator:
         cause: Cause,
         *,
         within: float | None = None,
+        login: CallerLogin | None = None,
     ) -> Mapping[str, Any]:
         """Do what `create` does, once for a key; return the container as JSON.
 
-        `body` is the request as it was sent; see `IdempotentRequests.answer`.
+        `body` is the request as it was sent; see `IdempotentRequests.answer`.  A `login` has to
+        open the image also where the answer is known: to know a key is no right to the image.
         """
+        if login is not None:
+            await self._engine.prove(request.ref, login)
 
         async def make(mark: str, again: bool) -> Mapping[str, Any]:
-            made = await self.create(request, cause, within=within, mark=mark, again=again)
+            made = await self.create(
+                request, cause, within=within, login=login, mark=mark, again=again
+            )
             return container_json(made)
 
         return await self._once.answer(key, body, make)
@@ -145,13 +158,18 @@ class ContainerCreator:
         target: str | None,
         within: float | None,
         use: Use,
+        *,
+        login: CallerLogin | None,
     ) -> tuple[Presence, tuple[str, ...]]:
         """Ensure that what a reference means now is published; return where, and volume ids."""
-        presence = await self._engine.find_for_use(reference, target, use)
+        if login is None:
+            presence = await self._engine.find_for_use(reference, target, use)
+        else:
+            presence = await self._engine.find(reference, target, use, login=login)
         if presence.volumes:
             return presence, presence.volumes
-        outcome = await self._brought(reference, cause, within)
-        presence = await self._engine.find(reference, target, use)
+        outcome = await self._brought(reference, cause, within, login)
+        presence = await self._engine.find(reference, target, use, login=login)
         if presence.volumes:
             return presence, presence.volumes
         if outcome.failed or outcome.result is Result.CANCELLED:
@@ -159,9 +177,19 @@ class ContainerCreator:
         # Some place could not be reached, and is made up at the next sweep.
         return presence, outcome.volumes
 
-    async def _brought(self, reference: Reference, cause: Cause, within: float | None) -> Outcome:
+    async def _brought(
+        self,
+        reference: Reference,
+        cause: Cause,
+        within: float | None,
+        login: CallerLogin | None,
+    ) -> Outcome:
         """Let the worker bring a reference up to date; return how that went."""
-        (job,) = await self._worker.submit([reference], cause)
+        if login is None:
+            (job,) = await self._worker.submit([reference], cause)
+        else:
+            job = SyncJob(reference, Cause.CALLER, login=login)
+            await self._worker.submit_alone(job)
         try:
             async with asyncio.timeout(within):
                 return await self._worker.finished(job)
@@ -221,13 +249,14 @@ class ContainerCreator:
         host: ContainerHost,
         presence: Presence,
         volids: tuple[str, ...],
+        login: CallerLogin | None,
         *,
         mark: str | None,
         again: bool,
     ) -> Container:
         """Make the container from the volumes that the host holds."""
         context, nodes = placed(
-            self._engine.context(request.ref, host.name), host, Use(request.node)
+            self._engine.context(request.ref, host.name, login), host, Use(request.node)
         )
         volids = (*volids, *self._of_platform(context, host, presence))
         template_format = context.format_for(host)

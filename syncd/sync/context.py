@@ -12,7 +12,7 @@ from typing import Protocol
 
 from syncd.config import Config, ImageSettings
 from syncd.formats import Format
-from syncd.oci import Platform, Reference, Repository
+from syncd.oci import CallerLogin, Platform, Reference, Repository
 from syncd.progress import Pause, Stoppable
 from syncd.targets import Target
 
@@ -29,15 +29,19 @@ class Running(Protocol):
         """The configured targets by name."""
 
 
-OpenRepository = Callable[[Reference, Pause], Repository]
-"""Gives the repository of a reference; `Pause` is how the repository waits between attempts."""
+OpenRepository = Callable[[Reference, Pause, CallerLogin | None], Repository]
+"""Gives the repository of a reference, opened with a caller's login, or as it is configured.
+
+`Pause` is how the repository waits between attempts.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class SyncContext:
     """One reference, how it is treated, and the doors to its registry and its targets.
 
-    `platform` is the one whose manifest is wanted.
+    `platform` is the one whose manifest is wanted.  `login` is the caller's whose job this is, or
+    None where the configuration says how to log in.
     """
 
     reference: Reference
@@ -46,6 +50,12 @@ class SyncContext:
     targets: tuple[Target, ...]
     progress: Stoppable
     platform: Platform
+    login: CallerLogin | None = None
+
+    @property
+    def is_private(self) -> bool:
+        """Whether what is brought is for those alone who prove that they may have it, too."""
+        return self.login is not None and self.login.is_given
 
     @property
     def places(self) -> str:

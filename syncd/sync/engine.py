@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, asynccontextmanager, suppress
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from weakref import WeakValueDictionary
 
@@ -20,14 +20,12 @@ import structlog
 from syncd.convert import Convert
 from syncd.errors import (
     NoImageError,
-    NotFoundError,
     PublishError,
-    RegistryError,
     StoppedError,
     SyncdError,
     joined,
 )
-from syncd.oci import Descriptor, Digest, Image, Reference
+from syncd.oci import CallerLogin, Descriptor, Digest, Image, Reference
 from syncd.progress import Progress
 from syncd.sync.conditions import Current, Failed, Finding, Place, of_platforms
 from syncd.sync.context import OpenRepository, Running, SyncContext
@@ -36,12 +34,13 @@ from syncd.sync.job import Outcome, Result, SyncJob
 from syncd.sync.ledger import Ledger
 from syncd.sync.leftovers import Leftovers
 from syncd.sync.lookup import Lookup
+from syncd.sync.noting import Noting
 from syncd.sync.passed_over import PassedOver
 from syncd.sync.platform_choice import ANYWHERE, Use
 from syncd.sync.presence import Presence
 from syncd.sync.provenance import Provenance
 from syncd.sync.publisher import Publisher
-from syncd.sync.recorder import NO_TAG, ConditionRecorder
+from syncd.sync.recorder import ConditionRecorder
 from syncd.sync.retention import Retained, Retention
 from syncd.sync.state_room import StateRoom
 from syncd.sync.tag_list import Listing, TagLists
@@ -98,6 +97,7 @@ class SyncEngine:
         self.tags = TagLists(
             running, executors, conditions, lambda reference: self.context(reference).repository
         )
+        self._noting = Noting(executors, conditions, self.tags)
         self.room = StateRoom(running)
         self._templates = TemplateCache(ledger, running, convert, self.room)
         self._provenance = Provenance(ledger, executors)
@@ -106,7 +106,7 @@ class SyncEngine:
         self._leftovers = Leftovers(ledger)
         self._target_sync = TargetSync(executors, self._templates, Publisher(ledger))
         self._passed_over = PassedOver(running, executors, conditions)
-        self._turns: WeakValueDictionary[Digest, asyncio.Lock] = WeakValueDictionary()
+        self._turns: WeakValueDictionary[tuple[str, Digest], asyncio.Lock] = WeakValueDictionary()
 
     async def tidy(self) -> None:
         """Remove what dead conversions left behind, and files that were kept long enough."""
@@ -121,10 +121,11 @@ class SyncEngine:
     async def sync(self, job: SyncJob) -> Outcome:
         """Ensure that what the reference means now is published; return how that went.
 
-        However that ends, the conditions of the reference say it afterwards.
+        However that ends, the conditions of the reference say it afterwards; but not of a job with
+        a caller's login, which may open less than the configuration does.
         """
-        contexts = self.lookup.contexts(job.reference)
-        async with self._noted(contexts[0]) as findings:
+        contexts = self.lookup.contexts(job.reference, login=job.login)
+        async with self._noting.noted(contexts[0]) as findings:
             outcome = await self._bring(contexts, findings)
         if outcome.warnings:
             log.warning("image has warnings", warnings=outcome.warnings)
@@ -153,44 +154,59 @@ class SyncEngine:
             raise
         except SyncdError as exc:
             return dict.fromkeys(
-                (target.name for target in context.targets), await self._fault(context, exc)
+                (target.name for target in context.targets), await self._noting.fault(context, exc)
             )
         contexts = self.lookup.contexts(reference)
         return of_platforms([await self.lookup.look(each, top) for each in contexts])
 
     async def find(
-        self, reference: Reference, target: str | None = None, use: Use = ANYWHERE
+        self,
+        reference: Reference,
+        target: str | None = None,
+        use: Use = ANYWHERE,
+        *,
+        login: CallerLogin | None = None,
     ) -> Presence:
         """Tell what the reference means now and where that lies: everywhere, or in one target.
 
-        Of several platforms it is the one for its use.  Changes nothing.
+        Of several platforms it is the one for its use.  Changes nothing.  The registry is asked
+        first, with a caller's `login` where there is one: who may not have the image is told of
+        nothing.
         """
-        contexts = self.lookup.contexts(reference, target)
+        contexts = self.lookup.contexts(reference, target, login)
         return await self.lookup.used(contexts, await self.lookup.presences(contexts), use)
+
+    async def prove(self, reference: Reference, login: CallerLogin) -> None:
+        """Ensure that a caller's login opens an image; raise RegistryError where it does not."""
+        await self.lookup.resolve(self.context(reference, login=login))
 
     async def find_for_use(
         self, reference: Reference, target: str | None = None, use: Use = ANYWHERE
     ) -> Presence:
         """Do as `find` does, and have the conditions say what was found."""
         contexts = self.lookup.contexts(reference, target)
-        async with self._noted(contexts[0]) as findings:
+        async with self._noting.noted(contexts[0]) as findings:
             presences = await self.lookup.presences(contexts)
             parts = [
-                dict.fromkeys((t.name for t in each.targets), await self._fault(each, presence))
+                dict.fromkeys(
+                    (t.name for t in each.targets), await self._noting.fault(each, presence)
+                )
                 if isinstance(presence, SyncdError)
                 else presence.findings
                 for each, presence in zip(contexts, presences, strict=True)
             ]
             findings.update(of_platforms(parts))
-        await self._note(contexts[0], findings)
+        await self._noting.note(contexts[0], findings)
         return await self.lookup.used(contexts, presences, use)
 
-    def context(self, reference: Reference, target: str | None = None) -> SyncContext:
+    def context(
+        self, reference: Reference, target: str | None = None, login: CallerLogin | None = None
+    ) -> SyncContext:
         """Gather what a reference's job needs, in all of its targets or only in one.
 
         Of several platforms it is what the first needs.  Raise PublishError without a target.
         """
-        return self.lookup.contexts(reference, target)[0]
+        return self.lookup.contexts(reference, target, login)[0]
 
     def sparing(self, volumes: Iterable[str]) -> AbstractContextManager[None]:
         """Keep retention off these volumes for as long as something is made from them."""
@@ -241,13 +257,13 @@ class SyncEngine:
             except StoppedError:
                 raise
             except SyncdError as exc:
-                fault = await self._fault(context, exc, is_there=True)
+                fault = await self._noting.fault(context, exc, is_there=True)
                 part.update((t.name, fault) for t in context.targets if t.name not in part)
                 faults.append(exc)
         findings.update(of_platforms(parts))
         if faults:
             raise faults[0]
-        await self._note(contexts[0], findings)
+        await self._noting.note(contexts[0], findings)
         outcomes = [
             await self._retain(each.context, each.outcome) if each.is_new else each.outcome
             for each in brought
@@ -271,7 +287,7 @@ class SyncEngine:
             async with self.lookup.image(context, top) as image:
                 await self.vouching.require(context, image)
                 await self._provenance.keep(context, top, image)
-                async with self._turn(image.manifest_digest):
+                async with self._turn(context, image):
                     outcome = await self._publish(context, top, image, findings)
         except NoImageError as exc:
             return _Brought(context, await self._passed_over.add(context, top, exc))
@@ -285,41 +301,14 @@ class SyncEngine:
         )
         return replace(outcome, warnings=(*outcome.warnings, *retained.warnings))
 
-    @asynccontextmanager
-    async def _noted(self, context: SyncContext) -> AsyncIterator[dict[str, Finding]]:
-        """Have the conditions say of a fault what was found before, and what the fault means."""
-        findings: dict[str, Finding] = {}
-        try:
-            yield findings
-        except StoppedError:
-            raise
-        except Exception as exc:
-            if lacking := [t.name for t in context.targets if t.name not in findings]:
-                findings.update(dict.fromkeys(lacking, await self._fault(context, exc)))
-            await self._note(context, findings)
-            raise
+    def _turn(self, context: SyncContext, image: Image) -> asyncio.Lock:
+        """Return the lock by which one image is converted once, however many tags mean it.
 
-    async def _note(self, context: SyncContext, findings: dict[str, Finding]) -> None:
-        await self._executors.ledger(self._conditions.record, [(context.reference, findings)])
-
-    async def _fault(
-        self, context: SyncContext, exc: Exception, *, is_there: bool = False
-    ) -> Finding:
-        """Return what an error means: a tag that the registry does not list is gone.
-
-        `is_there` tells that the registry has said before what the tag means.  An answer that there
-        is no such tag is no evidence: it is also given to who has no access.
+        A caller's own jobs share one for each repository: a registry that somebody just named, and
+        that brings the bytes slowly, keeps nothing waiting that is watched.
         """
-        reference = context.reference
-        if isinstance(exc, NotFoundError) and self._conditions.places(reference):
-            with suppress(SyncdError):
-                if reference.tag not in await self.tags.all(reference):
-                    return NO_TAG
-        return Failed.of(exc, blind=isinstance(exc, RegistryError) and not is_there)
-
-    def _turn(self, digest: Digest) -> asyncio.Lock:
-        """Return the lock by which one image is converted once, however many tags mean it."""
-        return self._turns.setdefault(digest, asyncio.Lock())
+        own = "" if context.login is None else context.reference.name
+        return self._turns.setdefault((own, image.manifest_digest), asyncio.Lock())
 
     async def _publish(
         self, context: SyncContext, top: Descriptor, image: Image, findings: dict[str, Finding]

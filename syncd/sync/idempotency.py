@@ -28,6 +28,10 @@ The second argument tells that it was begun before, so that it may be done alrea
 """
 
 
+_SECRETS = ("password", "credentials")
+"""The keys of a body whose values are known to nobody but the request itself."""
+
+
 class IdempotentRequests:
     """The requests with a key.  Lives in one event loop."""
 
@@ -73,7 +77,7 @@ class IdempotentRequests:
 
 
 def _digest(body: Mapping[str, Any]) -> str:
-    """Return the digest of a body, of whose password only its presence counts."""
-    told = {key: bool(value) if key == "password" else value for key, value in body.items()}
+    """Return the digest of a body, of whose secrets only their presence counts."""
+    told = {key: bool(value) if key in _SECRETS else value for key, value in body.items()}
     text = json.dumps(told, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

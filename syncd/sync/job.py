@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from syncd.oci import Reference
+from syncd.oci import CallerLogin, Reference
 
 
 class Cause(enum.StrEnum):
@@ -25,6 +25,8 @@ class Cause(enum.StrEnum):
     SIGNAL = "signal"
     API = "api"
     CLI = "cli"
+    CALLER = "caller"
+    """The API, for one caller alone, with what that caller logs in with."""
 
 
 BACKLOG = frozenset({Cause.SCHEDULE, Cause.SWEEP, Cause.RETRY, Cause.SIGNAL})
@@ -97,6 +99,11 @@ GIVEN_UP = Outcome(
     "(journalctl -u syncd; was it the memory?), then ask for it again (syncd sync)",
 )
 """The end of a job that nobody runs any more, since the daemon died while it ran."""
+LOGIN_GONE = Outcome(
+    Result.INTERRUPTED,
+    "syncd ended before this job did, and what its caller logged in with is gone: ask for it again",
+)
+"""The end of a caller's job that a stop or a crash interrupted."""
 
 ABANDONED = Outcome(Result.INTERRUPTED, "the command ended before its job did")
 """The end of a command's job whose process is gone."""
@@ -107,13 +114,20 @@ class SyncJob:
     """One reference to be brought up to date.
 
     A reference with neither tag nor digest means every watched tag of its repository; such a
-    job ends when the jobs of those tags have ended.
+    job ends when the jobs of those tags have ended.  `login` is what a caller logs in with: only
+    this process has it, and a job that was read from the ledger has none.
     """
 
     reference: Reference
     cause: Cause
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
     created: datetime = field(default_factory=lambda: datetime.now(UTC))
+    login: CallerLogin | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def is_private(self) -> bool:
+        """Whether what becomes of the job is for its caller alone."""
+        return self.login is not None and self.login.is_given
 
 
 @dataclass(frozen=True, slots=True)

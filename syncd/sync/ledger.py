@@ -211,7 +211,7 @@ class Ledger(Database):
     def _put(self, template: Template, *, published: bool) -> None:
         self._write(
             "INSERT OR REPLACE INTO templates VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?, "
-            "(SELECT coalesce(max(seq), 0) + 1 FROM templates))",
+            "(SELECT coalesce(max(seq), 0) + 1 FROM templates), ?)",
             template.target,
             template.name,
             str(template.reference),
@@ -228,6 +228,7 @@ class Ledger(Database):
             template.syncd_version,
             template.pinned,
             published,
+            template.private,
         )
 
     def forget(self, target: str, name: str, reference: Reference | None = None) -> None:

@@ -126,6 +126,9 @@ SCHEMA = (
         PRIMARY KEY (repository, digest, manifest_digest, position)
     );
     """,
+    """
+    ALTER TABLE templates ADD COLUMN private INTEGER NOT NULL DEFAULT 0;
+    """,
 )
 """Each entry brings the schema from its position to the next; `user_version` counts them."""
 
@@ -189,4 +192,5 @@ def template_of(row: Row) -> Template:
         volumes=tuple(json.loads(row["volumes"])),
         syncd_version=row["syncd_version"],
         pinned=bool(row["pinned"]),
+        private=bool(row["private"]),
     )

@@ -13,8 +13,8 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 
 from syncd.errors import PublishError, StoppedError, SyncdError
-from syncd.oci import Descriptor, Digest, Image, Platform, Reference, read_image
-from syncd.progress import Progress, Stoppable
+from syncd.oci import CallerLogin, Descriptor, Digest, Image, Platform, Reference, read_image
+from syncd.progress import Progress, Silence, Stoppable
 from syncd.sync.conditions import Finding
 from syncd.sync.context import OpenRepository, Running, SyncContext
 from syncd.sync.documents import Documents
@@ -52,10 +52,13 @@ class Lookup:
         self._presence = PresenceQuery(ledger)
         self._documents = Documents()
 
-    def contexts(self, reference: Reference, target: str | None = None) -> list[SyncContext]:
+    def contexts(
+        self, reference: Reference, target: str | None = None, login: CallerLogin | None = None
+    ) -> list[SyncContext]:
         """Gather what a reference's job needs, for each of its platforms.
 
-        It is for all of its targets or only one.  Raise PublishError where there is none.
+        It is for all of its targets or only one.  With a caller's `login` nobody watches how far
+        the job is.  Raise PublishError where there is no target.
         """
         settings = self._running.config.image_for(reference)
         targets = self._running.targets
@@ -64,11 +67,14 @@ class Lookup:
             raise PublishError(
                 f"nothing is configured to publish {reference} to", "add a [[target]]"
             )
-        progress = Stoppable(self._watch(reference), self._stopping)
-        repository = self._open_repository(reference, progress.pause)
+        if login is None:
+            progress = Stoppable(self._watch(reference), self._stopping)
+        else:
+            progress = Stoppable(Stoppable(Silence(), login.cancelled), self._stopping)
+        repository = self._open_repository(reference, progress.pause, login)
         wanted = tuple(targets[name] for name in names if target in (None, name))
         return [
-            SyncContext(reference, settings, repository, wanted, progress, platform)
+            SyncContext(reference, settings, repository, wanted, progress, platform, login)
             for platform in settings.platforms
         ]
 
@@ -120,9 +126,11 @@ class Lookup:
         top = await self.resolve(contexts[0])
         return [await self._find(context, top) for context in contexts]
 
-    async def whole(self, reference: Reference) -> tuple[str, ...]:
+    async def whole(
+        self, reference: Reference, login: CallerLogin | None = None
+    ) -> tuple[str, ...]:
         """Return the volume ids of all platforms where all are published; else none."""
-        found = await self.presences(self.contexts(reference))
+        found = await self.presences(self.contexts(reference, login=login))
         presences = [_told(presence) for presence in found]
         everywhere = all(presence.everywhere for presence in presences)
         return tuple(v for presence in presences for v in presence.volumes) if everywhere else ()

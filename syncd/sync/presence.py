@@ -137,6 +137,7 @@ class PresenceQuery:
                     digest=top.digest,
                     created=now,
                     volumes=holding.volumes,
+                    private=context.is_private,
                 )
                 self._ledger.record(known)
             elif holding.surpassed:
@@ -165,6 +166,8 @@ class PresenceQuery:
         known = template or self._ledger.proofs.of(target.name, name)
         if known is None or not self._counts(target, name, known.size):
             return None
+        if template and template.private and template.reference.name != context.reference.name:
+            return None  # names of files leave out what tells some repositories apart
         if not self._is_vouched(context, image.digest, image.manifest_digest):
             return None
         volumes = tuple(dict.fromkeys(v.volid for v in target.volumes() if v.name == name))

@@ -99,7 +99,8 @@ class Publisher:
         is_foreign = earlier is None and any(volume.name == name for volume in target.volumes())
         template = _described(context, target, image, file, name)
         if earlier is not None:
-            template = replace(template, pinned=earlier.pinned)
+            private = template.private and earlier.private
+            template = replace(template, pinned=earlier.pinned, private=private)
         if not is_foreign:
             self._ledger.intend(template)
             if context.settings.provenance:
@@ -180,6 +181,7 @@ def _described(
         created=datetime.now(UTC),
         volumes=(),
         syncd_version=__version__,
+        private=context.is_private,
     )
 
 

@@ -18,7 +18,7 @@ from syncd.errors import (
     StoppedError,
     SyncdError,
 )
-from syncd.oci import Reference
+from syncd.oci import CallerLogin, Reference
 from syncd.sync.container_list import TagMeanings
 from syncd.sync.containers import ContainerCreator
 from syncd.sync.context import Running
@@ -36,6 +36,7 @@ from syncd.sync.replacement import (
     ReplaceOptions,
     SwapWishes,
 )
+from syncd.sync.selection import configured
 from syncd.sync.swap_planner import SwapPlanner, tag_of, use_of
 from syncd.sync.swap_run import SwapRun
 from syncd.targets import (
@@ -56,12 +57,11 @@ STOPPED = (
 """What a person is told of a container that does not run."""
 
 
-Permit = Callable[[Reference], None]
-"""Hears of an image that is about to be asked for; raises where that must not be."""
+Permit = Callable[[Reference], CallerLogin | None]
+"""Hears of an image that is about to be asked for; raises where that must not be.
 
-
-def permit_any(_: Reference) -> None:
-    """Let any image be asked for."""
+Returns what the caller logs in with, or None where the configuration says that.
+"""
 
 
 class RootReplacer:
@@ -91,7 +91,7 @@ class RootReplacer:
         *,
         wait_for: str | None = None,
         carry: tuple[str, ...] | None = None,
-        permit: Permit = permit_any,
+        permit: Permit = configured,
         within: float | None = None,
     ) -> Replaced:
         """Put an image's present root under a container, fetching the template if it is missing.
@@ -109,8 +109,10 @@ class RootReplacer:
         wishes = SwapWishes.of(options, wait_for, carry)
         host, guest = await self._found(vmid, options.target)
         image = options.ref or tag_of(guest)
-        permit(image)
-        return await self._replace(host, guest, image, wishes, cause=cause, within=within)
+        login = permit(image)
+        return await self._replace(
+            host, guest, image, wishes, cause=cause, within=within, login=login
+        )
 
     async def replace_behind(
         self,
@@ -119,6 +121,7 @@ class RootReplacer:
         *,
         wait_for: str | None = None,
         carry: tuple[str, ...] | None = None,
+        permit: Permit = configured,
         within: float | None = None,
     ) -> ReplacedBehind:
         """Do what `replace` does for each container behind a tag, one after the other.
@@ -127,12 +130,15 @@ class RootReplacer:
         which containers are behind.
         """
         wishes = SwapWishes.of(options, wait_for, carry)
+        login = permit(options.ref)
         behind = await self.behind(options.ref, options.target)
         replaced: list[Replaced] = []
         for number, (host, vmid) in enumerate(behind):
             try:
                 _, guest = await self._found(vmid, host.name)
-                act = self._replace(host, guest, options.ref, wishes, cause=cause, within=within)
+                act = self._replace(
+                    host, guest, options.ref, wishes, cause=cause, within=within, login=login
+                )
                 replaced.append(await act)
             except StoppedError:
                 raise
@@ -148,7 +154,7 @@ class RootReplacer:
         cause: Cause,
         *,
         wait_for: str | None = None,
-        permit: Permit = permit_any,
+        permit: Permit = configured,
         within: float | None = None,
     ) -> Container:
         """Make a new container of an image beside this one, with its options; return the new one.
@@ -164,11 +170,11 @@ class RootReplacer:
             )
         host, guest = await self._found(vmid, options.target)
         image = options.ref or tag_of(guest)
-        permit(image)
+        login = permit(image)
         twin = await self._executors.looking.run(host.name, host.roots.twin, guest)
         named = {"ref": str(image), "target": host.name, "start": guest.running}
         request = ContainerRequest.parse({**twin.fields, **named})
-        made = await self._creator.create(request, cause, within=within)
+        made = await self._creator.create(request, cause, within=within, login=login)
         return replace(made, warnings=(*made.warnings, *twin.warnings))
 
     async def behind(
@@ -251,9 +257,12 @@ class RootReplacer:
         *,
         cause: Cause,
         within: float | None,
+        login: CallerLogin | None,
     ) -> Replaced:
         use = use_of(guest)
-        volumes = await self._creator.ensure(image, cause, target=host.name, within=within, use=use)
+        volumes = await self._creator.ensure(
+            image, cause, target=host.name, within=within, use=use, login=login
+        )
         with self._engine.sparing(volumes):
             wanted = await self._planner.wanted(host, image, use)
             origin = Origin.parse(guest.description)

@@ -5,12 +5,12 @@ Commands ask this of the daemon, or without one do it themselves, and tell of ea
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from syncd.config import Config
 from syncd.errors import RequestError, SyncdError
-from syncd.oci import Reference
+from syncd.oci import CallerLogin, Reference
 from syncd.sync.engine import SyncEngine
 from syncd.sync.job import Outcome, Result
 
@@ -50,8 +50,19 @@ async def named(config: Config, engine: SyncEngine, wanted: Iterable[Reference])
     return Named(tuple(references), tuple(failed))
 
 
-async def foreseen(engine: SyncEngine, meant: Named) -> list[Ended]:
+def configured(_: Reference) -> CallerLogin | None:
+    """Return None: the configuration says how to log in."""
+    return None
+
+
+async def foreseen(
+    engine: SyncEngine,
+    meant: Named,
+    login: Callable[[Reference], CallerLogin | None] = configured,
+) -> list[Ended]:
     """Return how jobs for what is meant would end; none is made.
+
+    `login` gives what the caller would log in with, or None where the configuration says that.
 
     A job that would publish has no end here: whether that works is not known before.
     """
@@ -59,7 +70,7 @@ async def foreseen(engine: SyncEngine, meant: Named) -> list[Ended]:
     for reference in meant.references:
         end: Outcome | None
         try:
-            volumes = await engine.lookup.whole(reference)
+            volumes = await engine.lookup.whole(reference, login(reference))
             end = Outcome(Result.UNCHANGED, "published already", volumes) if volumes else None
         except SyncdError as exc:
             end = Outcome(Result.FAILED, str(exc))

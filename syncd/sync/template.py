@@ -14,6 +14,8 @@ class Template:
     """A template that syncd published, with its provenance.
 
     `digest` is what the tag pointed at; `file_digest` and `size` (bytes) are the file's own.
+    `private` says that a caller's login opened the image: others have to prove that they may have
+    it, too.
     """
 
     name: str
@@ -31,6 +33,7 @@ class Template:
     volumes: tuple[str, ...]
     syncd_version: str
     pinned: bool = False
+    private: bool = False
 
 
 @dataclass(frozen=True, slots=True)

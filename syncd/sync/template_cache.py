@@ -88,10 +88,11 @@ class TemplateCache:
 
         Nobody removes it while `use` lasts.  A strict image's file counts only when this object saw
         it made from an image that was suitable: any other file may have been made before the image
-        was strict.  Raise what a conversion raises, StorageError when the state's disk refuses, and
-        NoRoomError when the state has no room for the conversion.
+        was strict.  With a caller's login only what that login brought counts: to know a digest is
+        no right to what has it.  Raise what a conversion raises, StorageError when the state's disk
+        refuses, and NoRoomError when the state has no room for the conversion.
         """
-        for path, digest in self._candidates(image, template_format):
+        for path, digest in self._candidates(context, image, template_format):
             if context.settings.strict and digest not in self._suitable:
                 continue
             is_ours = path.parent == self._paths.templates
@@ -102,7 +103,7 @@ class TemplateCache:
                     os.utime(path)
                 whole = sum(layer_sizes(image).values())
                 self._ledger.tally.add(Counted.SAVED, Instead.TEMPLATE, amount=whole)
-                warnings = self._warnings(image, template_format, digest)
+                warnings = self._warnings(context, image, template_format, digest)
                 return CachedTemplate(path, template_format, digest, warnings)
         return self._make(context, image, template_format, use)
 
@@ -120,23 +121,25 @@ class TemplateCache:
     def _paths(self) -> StatePaths:
         return self._running.config.state.paths
 
-    def _blobs(self) -> BlobCache:
-        config = self._running.config
-        return BlobCache(self._paths.blob_cache, config.limits.bounds())
+    def _blobs(self, folder: Path | None = None) -> BlobCache:
+        """Return the layer cache of all, or one of its own in a folder."""
+        return BlobCache(folder or self._paths.blob_cache, self._running.config.limits.bounds())
 
-    def _candidates(self, image: Image, template_format: Format) -> Iterator[tuple[Path, Digest]]:
+    def _candidates(
+        self, context: SyncContext, image: Image, template_format: Format
+    ) -> Iterator[tuple[Path, Digest]]:
         """Yield files that were this image's, with the digest they were made with."""
         targets = self._running.targets
-        for template in self._ledger.templates():
-            wanted = (image.manifest_digest, template_format)
-            if (template.manifest_digest, template.format) == wanted:
+        for template in () if context.is_private else self._ledger.templates():
+            wanted = (image.manifest_digest, template_format, False)
+            if (template.manifest_digest, template.format, template.private) == wanted:
                 target = targets.get(template.target)
                 path = target.local(template.name) if target else None
                 if path is not None:
                     yield path, template.file_digest
-        suffix = template_format.suffix
-        for path in self._made(f"{image.manifest_digest.encoded}-*{suffix}"):
-            encoded = path.name.removesuffix(suffix).partition("-")[2]
+        suffix, stem = template_format.suffix, _stem(context, image)
+        for path in self._made(f"{stem}-*{suffix}"):
+            encoded = path.name.removesuffix(suffix).removeprefix(f"{stem}-")
             yield path, Digest("sha256", encoded)
 
     def _made(self, pattern: str) -> list[Path]:
@@ -161,7 +164,9 @@ class TemplateCache:
             with (
                 conversion_folder(self._paths.scratch) as folder,
                 self._room.share(
-                    folder, partial(self._need, image, least), alive(context.progress, _ROOM)
+                    folder,
+                    partial(self._need, context, image, least),
+                    alive(context.progress, _ROOM),
                 ) as share,
             ):
                 try:
@@ -175,12 +180,15 @@ class TemplateCache:
             self._room.shrink()
             return made
 
-    def _need(self, image: Image, least: int) -> Need:
+    def _need(self, context: SyncContext, image: Image, least: int) -> Need:
         """Return what a conversion will take, at least so many bytes of work, and what it uses.
 
         A template takes about as much as the compressed layers, and so does what is unpacked.  The
-        blobs are kept as they are fetched, unless the state has no room for them at all.
+        blobs are kept as they are fetched, unless the state has no room for them at all.  With a
+        caller's login all of them are fetched, into the conversion's own folder.
         """
+        if context.is_private:
+            return Need(max(least, 3 * sum(layer_sizes(image).values())))
         blobs, sizes = self._blobs(), layer_sizes(image)
         kept = {layer: kept_at(self._paths.layers, layer.diff_id) for layer in image.layers}
         absent = {
@@ -204,11 +212,14 @@ class TemplateCache:
         use: TemplateUse,
     ) -> CachedTemplate:
         """Convert the image, its layers read through the blob cache."""
-        blobs, config, folder = self._blobs(), self._running.config, share.folder
+        config, folder = self._running.config, share.folder
         self._capacity.resize(config.worker.jobs, config.limits.bounds().memory)
         unfinished = folder / f"{context.reference.image}{template_format.suffix}"
         table = folder / TABLE
-        earlier = self._earlier()
+        # What a caller's login opens is neither shared with others, nor is theirs with it.
+        private = context.is_private
+        blobs = self._blobs(folder / "blobs" if private else None)
+        earlier = [] if private else self._earlier()
         share.use(template for template, _ in earlier)
         opened = OpenedImage(
             image,
@@ -216,12 +227,12 @@ class TemplateCache:
                 blob,
                 context.repository.blob,
                 context.progress.pause,
-                keep=blob.digest in share.need.blobs,
+                keep=private or blob.digest in share.need.blobs,
             ),
         )
         reading = LayerReading(context.progress, blobs)
         options = Options(
-            ScratchSpace(folder, self._paths.layers, share.hold),
+            ScratchSpace(folder, None if private else self._paths.layers, share.hold),
             format=template_format,
             level=context.settings.compression_level,
             limits=config.limits.bounds(),
@@ -238,8 +249,9 @@ class TemplateCache:
         self._deaths.forget(image.manifest_digest)
         reading.count(self._ledger.tally, image)
         use.add(unfinished)
-        path = self._keep(unfinished, table, image, template_format, written)
-        blobs.keep(context.reference, image, self._room.in_use())
+        path = self._keep(unfinished, table, context, image, template_format, written=written)
+        if not private:
+            blobs.keep(context.reference, image, self._room.in_use())
         if written.is_suitable:
             self._suitable.add(written.digest)
         return CachedTemplate(path, template_format, written.digest, written.warnings)
@@ -264,18 +276,24 @@ class TemplateCache:
         self,
         unfinished: Path,
         table: Path,
+        context: SyncContext,
         image: Image,
         template_format: Format,
+        *,
         written: WrittenTemplate,
     ) -> Path:
-        """Keep a finished file, with the table of its frames; return where it is now."""
+        """Keep a finished file, with the table of its frames; return where it is now.
+
+        Of what a caller's login brought no table is kept, so that no other template gets frames.
+        """
         folder = self._paths.templates
-        name = _name(image, template_format, written.digest)
+        name = _name(context, image, template_format, written.digest)
         try:
             make_folder(folder)
             path = unfinished.rename(folder / name)
             hand_over(path, folder)
-            hand_over(table.rename(path.with_name(f"{name}{TABLE}")), folder)
+            if not context.is_private:
+                hand_over(table.rename(path.with_name(f"{name}{TABLE}")), folder)
             if written.warnings:
                 path.with_name(f"{name}{WARNINGS}").write_text("\n".join(written.warnings))
         except OSError as exc:
@@ -285,9 +303,11 @@ class TemplateCache:
             ) from exc
         return path
 
-    def _warnings(self, image: Image, template_format: Format, digest: Digest) -> tuple[str, ...]:
+    def _warnings(
+        self, context: SyncContext, image: Image, template_format: Format, digest: Digest
+    ) -> tuple[str, ...]:
         """Return the sentences that were kept with a finished file, if they are still here."""
-        name = _name(image, template_format, digest)
+        name = _name(context, image, template_format, digest)
         try:
             text = (self._paths.templates / f"{name}{WARNINGS}").read_text()
         except (OSError, ValueError):
@@ -295,9 +315,15 @@ class TemplateCache:
         return tuple(text.splitlines())
 
 
-def _name(image: Image, template_format: Format, digest: Digest) -> str:
+def _stem(context: SyncContext, image: Image) -> str:
+    """Return how the names of an image's finished files begin; a caller's login has its own."""
+    mark = f"{context.login.mark}-" if context.login and context.is_private else ""
+    return f"{mark}{image.manifest_digest.encoded}"
+
+
+def _name(context: SyncContext, image: Image, template_format: Format, digest: Digest) -> str:
     """Return the name of a finished file, by the digests of its image and of itself."""
-    return f"{image.manifest_digest.encoded}-{digest.encoded}{template_format.suffix}"
+    return f"{_stem(context, image)}-{digest.encoded}{template_format.suffix}"
 
 
 def _last_used(path: Path) -> float:

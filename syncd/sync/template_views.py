@@ -5,7 +5,7 @@ As in `views`, the types are also the source of the API's description.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Annotated
 
 from pydantic import Field, with_config
@@ -89,11 +89,18 @@ def voucher_json(voucher: Voucher) -> VoucherView:
     }
 
 
-def templates_json(ledger: Ledger) -> list[TemplateView]:
-    """Return the published templates as JSON, each with what vouched for its image."""
+def anybody(_: Template) -> bool:
+    """Tell of any template."""
+    return True
+
+
+def templates_json(
+    ledger: Ledger, told: Callable[[Template], bool] = anybody
+) -> list[TemplateView]:
+    """Return the published templates that are `told`, each with what vouched for its image."""
     vouched, brought = ledger.vouched.all(), ledger.attestations.all()
     found = []
-    for row in ledger.templates():
+    for row in filter(told, ledger.templates()):
         image = VouchedImage.of(row.reference, row.digest, row.manifest_digest)
         found.append(_template_json(row, vouched.get(image, ()), brought.get(image, ())))
     return found

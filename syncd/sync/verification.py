@@ -9,6 +9,7 @@ published any more: the next sweep has it published anew.
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Literal
@@ -24,6 +25,7 @@ from syncd.sync.executors import Executors
 from syncd.sync.ledger import Ledger
 from syncd.sync.proof import Proof, ProofState
 from syncd.sync.template import Template
+from syncd.sync.template_views import anybody
 from syncd.targets import Target
 
 Compared = Literal["digest", "size", "nothing"]
@@ -97,23 +99,29 @@ class Verifier:
             )
         return found
 
-    async def verify_published(self, wanted: Reference | None) -> list[Verified]:
+    async def verify_published(
+        self, wanted: Reference | None, told: Callable[[Template], bool] = anybody
+    ) -> list[Verified]:
         """Compare the published templates of a reference, or all, with what they have to be.
 
         A reference without tag and digest stands for its repository.  Each file is compared once.
         What a job has proven of files that this ledger did not make belongs to no reference, but to
-        all.  Raise UnpublishedError when syncd published nothing of the reference.
+        all.  Only what is `told` is among it.  Raise UnpublishedError when syncd published nothing
+        of the reference.
         """
         files = [
             template
             for template in await self.published()
-            if wanted is None
-            or template.reference == wanted
-            or (
-                template.reference is not None
-                and template.reference.name == wanted.name
-                and not wanted.tag
-                and not wanted.digest
+            if (isinstance(template, ForeignTemplate) or told(template))
+            and (
+                wanted is None
+                or template.reference == wanted
+                or (
+                    template.reference is not None
+                    and template.reference.name == wanted.name
+                    and not wanted.tag
+                    and not wanted.digest
+                )
             )
         ]
         if wanted is not None and not files:

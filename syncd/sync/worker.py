@@ -1,5 +1,8 @@
 """Jobs in their queues: one job per reference at a time, several references side by side.
 
+A caller's own job has a queue of its own: nobody joins it, since what its caller may have others
+may not, and what others are given it may not have.
+
 A trigger for a reference that is already waiting is answered with the waiting job; a trigger that
 comes while the reference's job runs makes one follow-up, however many more come.  So a burst of
 events is one job, and nothing that was pushed after a job began goes unseen.  Every job is in the
@@ -25,13 +28,12 @@ from syncd.errors import (
 )
 from syncd.oci import Reference
 from syncd.sync.activity import Activity
+from syncd.sync.caller_jobs import admit, as_told, bound
 from syncd.sync.executors import LEDGER_PAUSES, Executors
 from syncd.sync.intake import Intake
 from syncd.sync.job import (
-    ATTEMPTS_MAX,
     BACKLOG,
     CANCELLED,
-    GIVEN_UP,
     Cause,
     Outcome,
     Result,
@@ -40,6 +42,7 @@ from syncd.sync.job import (
 )
 from syncd.sync.job_queue import JobEnd, JobHandler, JobQueue
 from syncd.sync.ledger import Ledger
+from syncd.sync.resumption import unfinished
 from syncd.sync.slots import KeyedSlots, Turn
 from syncd.sync.tally import Step
 
@@ -69,7 +72,7 @@ class Worker:
         self._handler = handler
         self._places = KeyedSlots(parallel)
         self._on_done = on_done
-        self._queues: dict[Reference, JobQueue] = {}
+        self._queues: dict[Reference | str, JobQueue] = {}  # by the id of a caller's own job
         self._ends: dict[str, JobEnd] = {}
         self._intake = Intake(ledger, executors, self._existing, self._enqueue)
         self._left: set[str] = set()  # jobs that were let go before their end
@@ -80,7 +83,8 @@ class Worker:
     async def resume(self) -> None:
         """Take up what an earlier run of the daemon left unfinished, or this one had to let go.
 
-        A job that was running at three deaths of the daemon fails instead.  Jobs that this worker
+        A job that was running at three deaths of the daemon fails instead, and a caller's own ends:
+        the caller's login is gone.  Jobs that this worker
         has are left alone, so it may be called at any time.  Raise LedgerError.
         """
         ledger = self._executors.ledger
@@ -89,15 +93,9 @@ class Worker:
             if self._left:
                 await ledger(self._ledger.leave, tuple(self._left))
                 self._left.clear()
-            for job in await ledger(self._ledger.end_abandoned):
-                log.warning("command interrupted", job=job.id, reference=str(job.reference))
-            for job in await ledger(self._ledger.unfinished, ATTEMPTS_MAX):
-                if job.id not in mine:
-                    await self._handler.give_up(job, GIVEN_UP)
-                    await self._end(job, GIVEN_UP)
-            for job in await ledger(self._ledger.unfinished):
-                if job.id in mine:
-                    continue
+            for job in await unfinished(
+                self._ledger, self._executors, mine, self._handler, self._end
+            ):
                 waiting = self._waiting(job.reference)
                 if waiting is None:
                     self._enqueue(job, 0.0)
@@ -124,6 +122,16 @@ class Worker:
                 self._hasten(job.reference)
         return jobs
 
+    async def submit_alone(self, job: SyncJob) -> None:
+        """Ensure that a caller's own job runs, which nobody joins.
+
+        Raise CrowdedError where too many wait or run, else LedgerError.
+        """
+        async with self._intake.lock:
+            admit(sum(isinstance(key, str) for key in self._queues))
+            await self._executors.ledger(self._ledger.accept, [job])
+            self._enqueue(job, 0.0)
+
     async def cancel(self, job: str) -> bool:
         """Ensure that a job has ended, and the jobs that it made of tags; return whether it did so.
 
@@ -141,6 +149,8 @@ class Worker:
             queues = [*self._queues.values()]
             for queue in queues:
                 if (running := queue.running) and self._is_cancelled(running):
+                    if running.login is not None:
+                        running.login.cancelled.set()
                     self._activity.cancel(running)
                     self._ends[running.id].stop()
             emptied = [queue for queue in queues if self._is_cancelled(queue.waiting)]
@@ -230,16 +240,17 @@ class Worker:
         if self._stopping:
             return  # the ledger has the job, and the next start takes it up
         loop = asyncio.get_running_loop()
-        queue = self._queues.setdefault(job.reference, JobQueue())
+        key = job.reference if job.login is None else job.id
+        queue = self._queues.setdefault(key, JobQueue())
         queue.waiting = job
         queue.turn = Turn(job.reference.name, backlog=job.cause in BACKLOG)
         queue.not_before = loop.time() + settle
         self._ends[job.id] = JobEnd(loop.time(), loop.create_future())
         self._activity.changed(job)
         if queue.task is None:
-            queue.task = loop.create_task(self._work_off(job.reference, queue))
+            queue.task = loop.create_task(self._work_off(key, job.reference, queue))
 
-    async def _work_off(self, reference: Reference, queue: JobQueue) -> None:
+    async def _work_off(self, key: Reference | str, reference: Reference, queue: JobQueue) -> None:
         """Run the queue's jobs until none waits."""
         loop = asyncio.get_running_loop()
         try:
@@ -260,7 +271,7 @@ class Worker:
                     end.outcome.set_exception(exc)
                     end.outcome.exception()  # nobody need wait for it
         finally:
-            del self._queues[reference]
+            del self._queues[key]
 
     def _place(self, reference: Reference, turn: Turn) -> AbstractAsyncContextManager[None]:
         """Wait until one more job of the registry may run; a repository's job takes no place."""
@@ -270,7 +281,7 @@ class Worker:
 
     async def _run(self, job: SyncJob) -> None:
         """Run one job to its end, whatever happens in it."""
-        with structlog.contextvars.bound_contextvars(job=job.id, reference=str(job.reference)):
+        with bound(job):
             await self._executors.ledger_at_last(self._pauses, self._ledger.start, job.id)
             self._activity.started(job)
             log.info("started", cause=job.cause)
@@ -321,9 +332,10 @@ class Worker:
 
     async def _end(self, job: SyncJob, outcome: Outcome) -> None:
         """Write down how a job ended, and tell whoever waits for it, or listens."""
-        await self._executors.ledger_at_last(self._pauses, self._ledger.finish, job.id, outcome)
+        told = as_told(job, outcome)
+        await self._executors.ledger_at_last(self._pauses, self._ledger.finish, job.id, told)
         self._activity.ended(job)
-        with structlog.contextvars.bound_contextvars(job=job.id, reference=str(job.reference)):
+        with bound(job):
             report = log.error if outcome.failed else log.info
             report(outcome.result.value, message=outcome.message, volumes=outcome.volumes)
         end = self._ends.pop(job.id, None)

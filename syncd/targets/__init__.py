@@ -13,6 +13,7 @@ from syncd.targets.container import (
     Startup,
     public_keys,
 )
+from syncd.targets.credentials import Credentials
 from syncd.targets.directory import DirectoryTarget
 from syncd.targets.naming import DEFAULT_NAME, architecture_of, check_pattern, file_name
 from syncd.targets.options import ContainerOptions
@@ -39,6 +40,7 @@ __all__ = [
     "ContainerHost",
     "ContainerOptions",
     "ContainerRequest",
+    "Credentials",
     "DirectoryTarget",
     "FoundContainer",
     "Guest",

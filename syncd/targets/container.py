@@ -15,6 +15,7 @@ from pydantic import AfterValidator, Field, SecretStr
 
 from syncd.errors import RequestError
 from syncd.oci import Image, Reference, is_init
+from syncd.targets.credentials import Credentials
 from syncd.targets.options import ContainerOptions, Whole
 from syncd.targets.origin import Origin
 from syncd.targets.property_string import DOMAIN
@@ -70,6 +71,12 @@ class ContainerRequest(ContainerSpec):
         Field(
             description="The target whose cluster the container is made in; needed when the image "
             "goes to several clusters."
+        ),
+    ] = None
+    credentials: Annotated[
+        Credentials | None,
+        Field(
+            description="What opens the image in its registry, where this host is not to be asked."
         ),
     ] = None
 

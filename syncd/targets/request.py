@@ -100,15 +100,28 @@ class PatternText:
 
 
 class SecretText:
-    """The annotation of a field with a secret: no message and no representation shows its value."""
+    """The annotation of a field with a secret: no message and no representation shows its value.
 
-    def __init__(self, shortest: int, longest: int, description: str) -> None:
+    `characters` is the class of those that it may have, and `which` says that in words.
+    """
+
+    def __init__(
+        self,
+        shortest: int,
+        longest: int,
+        description: str,
+        *,
+        characters: str = r"[^\x00-\x1f\x7f]",
+        which: str = "none of them a control character",
+    ) -> None:
+        self._which = which
+        self._fits = re.compile(rf"(?:(?![\ud800-\udfff]){characters}){{{shortest},{longest}}}")
         self._bounds = shortest, longest
         self._schema = {
             "type": "string",
             "format": "password",
             "writeOnly": True,
-            "pattern": rf"^[^\x00-\x1f\x7f]{{{shortest},{longest}}}$",
+            "pattern": rf"^{characters}{{{shortest},{longest}}}$",
             "description": description,
         }
 
@@ -122,14 +135,8 @@ class SecretText:
 
     def _checked(self, value: object) -> SecretStr:
         shortest, longest = self._bounds
-        fits = isinstance(value, str) and re.fullmatch(
-            rf"[^\x00-\x1f\x7f\ud800-\udfff]{{{shortest},{longest}}}", value
-        )
-        if not fits:
-            raise ValueError(
-                f"write text of {shortest} to {longest} characters, none of them a control "
-                "character"
-            )
+        if not (isinstance(value, str) and self._fits.fullmatch(value)):
+            raise ValueError(f"write text of {shortest} to {longest} characters, {self._which}")
         return SecretStr(str(value))
 
 

@@ -15,7 +15,7 @@ from aiohttp import web
 
 from syncd import __version__
 from syncd.errors import LedgerUnavailableError, NotCachedError, RequestError
-from syncd.oci import Reference
+from syncd.oci import CallerLogin, Reference
 from syncd.report import Load
 from syncd.sync import (
     BehindOptions,
@@ -35,10 +35,9 @@ from syncd.sync import (
     named,
     replaced_behind_json,
     replaced_json,
-    soon,
     templates_json,
 )
-from syncd.targets import ContainerRequest
+from syncd.targets import ContainerRequest, Credentials
 from syncd.web.answers import (
     ContainersAnswer,
     ForeseenAnswer,
@@ -53,8 +52,9 @@ from syncd.web.backend import Backend
 from syncd.web.callers import CALLER
 from syncd.web.container_operations import IDEMPOTENCY_KEY
 from syncd.web.openapi import api_description
-from syncd.web.requests import SyncRequest, json_object
+from syncd.web.requests import ResolveRequest, SyncRequest, json_object
 from syncd.web.scopes import Scope
+from syncd.web.submission import submitted
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -78,6 +78,7 @@ class Api:
             web.post("/api/v1/sync", self.sync),
             web.get("/api/v1/images", self.images),
             web.get("/api/v1/resolve", self.resolve),
+            web.post("/api/v1/resolve", self.resolve_by),
             web.get("/api/v1/containers", self.containers),
             web.post("/api/v1/containers", self.create),
             web.post("/api/v1/containers/replace", self.replace_behind),
@@ -102,15 +103,15 @@ class Api:
         else:
             references = [image.reference for image in config.image]
         if body.dry_run:
-            ends = await foreseen(backend.engine, meant)
+            ends = await foreseen(backend.engine, meant, self._permitted(request))
             return web.json_response(ForeseenAnswer(ends=[end_json(*end) for end in ends]))
-        jobs = await soon(backend.worker.submit(references, Cause.API))
+        jobs = await submitted(backend.worker, references, self._permitted(request))
         records = await self._ask(self._records, [job.id for job in jobs])
         failed = [end_json(*end) for end in meant.failed]
         answer = SubmittedAnswer(jobs=[*map(job_json, records)], failed=failed)
         return web.json_response(answer, status=202)
 
-    async def images(self, _: web.Request) -> web.Response:
+    async def images(self, request: web.Request) -> web.Response:
         """Return what is watched, its conditions, and every template that is published."""
         watched = [
             WatchedAnswer(
@@ -119,7 +120,8 @@ class Api:
             for i in self._backend.live.config.image
         ]
         conditions = [*map(condition_json, await self._conditions())]
-        templates = await self._ask(templates_json, self._backend.ledger)
+        may_know = request[CALLER].may_know(self._backend.live.config)
+        templates = await self._ask(templates_json, self._backend.ledger, may_know)
         return web.json_response(
             ImagesAnswer(watched=watched, conditions=conditions, templates=templates)
         )
@@ -129,15 +131,28 @@ class Api:
 
         Of several platforms they are of the one that runs on `node`, else on any node.
         """
-        use = Use(request.query.get("node") or None)
-        reference = Reference.parse(request.query.get("ref", "")).with_default_tag()
+        fields = {
+            "ref": request.query.get("ref", ""),
+            "pull": _is_asked(request, "pull"),
+            "node": request.query.get("node") or None,
+        }
+        return await self._resolved(request, ResolveRequest.parse(fields))
+
+    async def resolve_by(self, request: web.Request) -> web.Response:
+        """Do as `resolve` does, with what the body says, which may have a login."""
+        return await self._resolved(request, ResolveRequest.parse(await json_object(request)))
+
+    async def _resolved(self, request: web.Request, wanted: ResolveRequest) -> web.Response:
+        reference, use = wanted.ref, Use(wanted.node)
         self._permit(request, [reference])
-        if _is_asked(request, "pull"):
+        login = self._login(request, reference, wanted.credentials)
+        if wanted.pull:
             request[CALLER].need(Scope.SYNC, "pull")
             ensure = self._backend.containers.ensure
-            volumes = await ensure(reference, Cause.API, within=_PULL_TIMEOUT, use=use)
+            volumes = await ensure(reference, Cause.API, within=_PULL_TIMEOUT, use=use, login=login)
         else:
-            volumes = (await self._backend.engine.find(reference, use=use)).volumes
+            find = self._backend.engine.find
+            volumes = (await find(reference, use=use, login=login)).volumes
         if not volumes:
             raise NotCachedError(reference)
         return web.json_response(ResolvedAnswer(reference=str(reference), volumes=volumes))
@@ -153,14 +168,17 @@ class Api:
         body = await json_object(request)
         wanted = ContainerRequest.parse(body)
         self._permit(request, [wanted.ref])
+        login = self._login(request, wanted.ref, wanted.credentials)
         key = request.headers.get("Idempotency-Key")
         containers = self._backend.containers
         if key is None:
-            made = await containers.create(wanted, Cause.API, within=_PULL_TIMEOUT)
+            made = await containers.create(wanted, Cause.API, within=_PULL_TIMEOUT, login=login)
             return web.json_response(container_json(made), status=201)
         if not re.fullmatch(IDEMPOTENCY_KEY, key):
             raise RequestError("the Idempotency-Key is not 1 to 255 visible characters of ASCII")
-        answer = await containers.create_once(key, body, wanted, Cause.API, within=_PULL_TIMEOUT)
+        answer = await containers.create_once(
+            key, body, wanted, Cause.API, within=_PULL_TIMEOUT, login=login
+        )
         return web.json_response(answer, status=201)
 
     async def replace(self, request: web.Request) -> web.Response:
@@ -169,11 +187,7 @@ class Api:
         if not _VMID.fullmatch(vmid):
             raise RequestError(f"{vmid!r:.80} is no VMID")
         options = ReplaceOptions.parse(await json_object(request))
-        roots = self._backend.roots
-
-        def permit(image: Reference) -> None:
-            self._permit(request, [image])
-
+        roots, permit = self._backend.roots, self._permitted(request)
         if options.side_by_side:
             made = await roots.side_by_side(
                 int(vmid), options, Cause.API, permit=permit, within=_PULL_TIMEOUT
@@ -187,8 +201,9 @@ class Api:
     async def replace_behind(self, request: web.Request) -> web.Response:
         """Put a newer image under every container behind its tag, one after the other."""
         options = BehindOptions.parse(await json_object(request))
-        self._permit(request, [options.ref])
-        behind = await self._backend.roots.replace_behind(options, Cause.API, within=_PULL_TIMEOUT)
+        behind = await self._backend.roots.replace_behind(
+            options, Cause.API, permit=self._permitted(request), within=_PULL_TIMEOUT
+        )
         return web.json_response(
             replaced_behind_json(behind), status=200 if behind.error is None else 502
         )
@@ -234,6 +249,23 @@ class Api:
         """Raise HTTPForbidden where the caller may not have a registry asked for one of these."""
         for reference in filter(None, references):
             request[CALLER].permit(self._backend.live.config, reference)
+
+    def _login(
+        self, request: web.Request, reference: Reference, given: Credentials | None = None
+    ) -> CallerLogin | None:
+        """Return what opens a reference for the caller; None where the configuration says that."""
+        if given is not None:
+            return given.login()
+        return request[CALLER].login(self._backend.live.config, reference)
+
+    def _permitted(self, request: web.Request) -> Callable[[Reference], CallerLogin | None]:
+        """Return what a reference is asked for with, once it is permitted."""
+
+        def permitted(reference: Reference) -> CallerLogin | None:
+            self._permit(request, [reference])
+            return self._login(request, reference)
+
+        return permitted
 
     def _wanted(self, reference: Reference) -> Reference:
         """Return what a reference means: of a watched repository without tag, all watched tags."""

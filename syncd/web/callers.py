@@ -17,13 +17,15 @@ import grp
 import os
 import socket
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from aiohttp import web
 
 from syncd.config import Config
-from syncd.oci import Reference
+from syncd.oci import CallerLogin, Reference
+from syncd.sync import Template
 from syncd.web.scopes import EVERYTHING, TO_SYNC, Scope
 
 GROUP = "syncd"
@@ -116,6 +118,33 @@ class Caller:
             raise web.HTTPForbidden(
                 reason=f"{reference} is not watched, and no pattern of server.on_demand allows it"
             )
+
+    def may_know(self, config: Config) -> Callable[[Template], bool]:
+        """Return whether the caller may be told of a published template without asking for it.
+
+        What another caller's login brought is told to whoever may do everything, unless it is
+        watched: then this host's own login brings it, too.
+        """
+        everything = Scope.UPKEEP in self.scopes
+
+        def may(template: Template) -> bool:
+            return (
+                everything
+                or not template.private
+                or config.watching(template.reference) is not None
+            )
+
+        return may
+
+    def login(self, config: Config, reference: Reference) -> CallerLogin | None:
+        """Return what opens a reference for a caller who gives nothing; None is this host's login.
+
+        This host's own login is for what is watched, and for root.  Anybody else is asked for
+        anonymously, so that nobody gets what only this host may have.
+        """
+        if self.is_local or config.watching(reference) is not None:
+            return None
+        return CallerLogin()
 
 
 CALLER = web.RequestKey("caller", Caller)

@@ -24,6 +24,7 @@ from syncd.web.answers import JobsAnswer
 from syncd.web.backend import Backend
 from syncd.web.callers import CALLER
 from syncd.web.refusals import refusal
+from syncd.web.submission import submitted
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -31,6 +32,7 @@ T = TypeVar("T")
 _JOBS_SHOWN = 100
 _WAIT_MAX = 30  # seconds
 _OVER = "the job has ended already"
+_ONE_CALLER = "the job was one caller's, who has to ask for it again: its login is gone"
 _ELSEWHERE = "the job belongs to a command of another process; end it there"
 
 
@@ -89,8 +91,17 @@ class JobApi:
         record = await self._ask(self._backend.ledger.job, request.match_info["id"])
         if record is None:
             return refusal(404, "there is no such job")
-        request[CALLER].permit(self._backend.live.config, record.job.reference)
-        (job,) = await soon(self._backend.worker.submit([record.job.reference], Cause.API))
+        if record.job.cause is Cause.CALLER:
+            return refusal(409, _ONE_CALLER)
+        config, caller, reference = (
+            self._backend.live.config,
+            request[CALLER],
+            record.job.reference,
+        )
+        caller.permit(config, reference)
+        (job,) = await submitted(
+            self._backend.worker, [reference], lambda it: caller.login(config, it)
+        )
         made = await self._ask(self._backend.ledger.job, job.id)
         return web.json_response(self._view(made or JobRecord(job, State.QUEUED)), status=202)
 

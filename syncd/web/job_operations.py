@@ -75,7 +75,11 @@ JOB_OPERATIONS = (
         "Look again at what a job looked at",
         description="Answers at once, with a job that waits already or a new one.",
         parameters=(_ID,),
-        answers={202: Answer("The job that looks at it.", JobView), 404: _UNKNOWN},
+        answers={
+            202: Answer("The job that looks at it.", JobView),
+            404: _UNKNOWN,
+            409: Answer("The job was one caller's, who has to ask for it again."),
+        },
     ),
     Operation(
         "get",

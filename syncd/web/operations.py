@@ -25,7 +25,7 @@ from syncd.web.operation import (
     Operation,
     Parameter,
 )
-from syncd.web.requests import SyncRequest
+from syncd.web.requests import ResolveRequest, SyncRequest
 from syncd.web.upkeep_operations import UPKEEP_OPERATIONS
 
 OPERATIONS = (
@@ -93,6 +93,29 @@ OPERATIONS = (
                 "That is no reference, `pull` is neither yes nor no, or no platform runs there."
             ),
             404: Answer("The image is not cached as it is now, or the registry does not have it."),
+            502: Answer("The image could not be fetched, or a target refuses."),
+            504: Answer("The image is still being fetched."),
+        },
+    ),
+    Operation(
+        "post",
+        "/api/v1/resolve",
+        "resolveBy",
+        "api",
+        "Tell the volume ids of an image that the caller opens",
+        description="As resolve does; the registry is asked with the credentials of the body "
+        "before anything is told, whatever is cached. They are held in memory for this request and "
+        "its job alone: never written, never logged, never used for anybody else. A stop of syncd "
+        "ends the job as interrupted. What such a job published is told to whoever proves to the "
+        "registry that the image is theirs to have, and to the holder of the API's token.",
+        body={JSON: ResolveRequest},
+        answers={
+            200: Answer("Where the image lies.", ResolvedAnswer),
+            400: Answer("The body is not as described; every fault is told, with its key."),
+            404: Answer("The image is not cached as it is now, or the registry does not have it."),
+            408: SLOW,
+            413: TOO_LARGE,
+            415: CODED,
             502: Answer("The image could not be fetched, or a target refuses."),
             504: Answer("The image is still being fetched."),
         },

@@ -9,11 +9,11 @@ import json
 from typing import Annotated, Any, ClassVar
 
 from aiohttp import web
-from pydantic import Field, Strict
+from pydantic import AfterValidator, Field, Strict
 
 from syncd.errors import RequestError
 from syncd.oci import Reference
-from syncd.targets import ReferenceText, RequestModel
+from syncd.targets import Credentials, ReferenceText, RequestModel
 from syncd.web.bodies import BODIES
 
 
@@ -52,6 +52,33 @@ class SyncRequest(RequestModel):
     def references(self) -> list[Reference]:
         """The references of both keys, in the order in which they are named."""
         return [*([self.ref] if self.ref else []), *self.refs]
+
+
+class ResolveRequest(RequestModel):
+    """An image whose volume ids are wanted, and what opens it in its registry."""
+
+    _refusal: ClassVar[str] = "nothing can be resolved like this"
+
+    ref: Annotated[
+        Reference,
+        ReferenceText(),
+        AfterValidator(Reference.with_default_tag),
+        Field(description="The reference; without a tag or digest, latest."),
+    ]
+    pull: Annotated[
+        bool,
+        Field(description="Whether to fetch the image first if it is not cached; needs sync."),
+    ] = False
+    node: Annotated[
+        str | None,
+        Field(description="Of several platforms, the one that runs there; else on any node."),
+    ] = None
+    credentials: Annotated[
+        Credentials | None,
+        Field(
+            description="What opens the image in its registry, where this host is not to be asked."
+        ),
+    ] = None
 
 
 class PruneRequest(RequestModel):

@@ -35,7 +35,8 @@ TABLE: dict[Scope, tuple[tuple[str, str], ...]] = {
         ("GET", "/api/v1/jobs/{id}"),
         ("GET", "/api/v1/events"),
         ("GET", "/api/v1/images"),
-        ("GET", "/api/v1/resolve"),  # SYNC with pull=1
+        ("GET", "/api/v1/resolve"),  # SYNC where it pulls
+        ("POST", "/api/v1/resolve"),  # the same
         ("GET", "/api/v1/containers"),
         ("GET", "/api/v1/daemon"),
         ("GET", "/api/v1/check"),

@@ -22,6 +22,7 @@ from syncd.web.answers import (
     VerifiedAnswer,
 )
 from syncd.web.backend import Backend
+from syncd.web.callers import CALLER
 from syncd.web.requests import PinRequest, PruneRequest, VerifyRequest, json_object
 
 
@@ -91,9 +92,9 @@ class Upkeep:
     async def verify(self, request: web.Request) -> web.Response:
         """Compare what is published with the ledger, and answer when that is done."""
         wanted = VerifyRequest.parse(await json_object(request))
-        backend = self._backend
+        backend, config = self._backend, self._backend.live.config
         found, examined = await verify_all(
-            backend.live.config, backend.engine, backend.verifier, wanted.ref
+            config, backend.engine, backend.verifier, wanted.ref, request[CALLER].may_know(config)
         )
         return web.json_response(
             VerifiedAnswer(

@@ -92,6 +92,15 @@ FIELDS: dict[str, tuple[list[Any], list[Any]]] = {
         [None, "", "A", "a:", "a@", "a b", "a\n", "http://a.b/c", 5, ["a"], {}],
     ),
     "target": ([None, "", "cluster"], [5, ["a"], True]),
+    "credentials": (
+        [None, {"username": "a", "password": "b"}, {"token": "a.b-c"}, {"token": "~" * 16_384},
+         {"username": "é", "password": "b:c d", "token": None}],
+        [{}, "a", [], {"username": "a"}, {"password": "b"}, {"username": "", "password": "b"},
+         {"username": "a:b", "password": "c"}, {"username": "a", "password": "b\n"},
+         {"username": "a", "password": "b", "token": "c"}, {"token": ""}, {"token": "a b"},
+         {"username": "a", "token": "c"}, {"token": 5}, {"token": None}, {"token": "a", "x": 1},
+         {"username": "a", "password": None}, {"token": "a" * 16_385}, {"token": "a\n"}],
+    ),
 }  # fmt: skip
 VALUES = [value for lists in FIELDS.values() for values in lists for value in values]
 

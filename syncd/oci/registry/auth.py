@@ -23,6 +23,7 @@ import requests
 
 from syncd.errors import RegistryError, RegistryUnavailableError
 from syncd.oci.access import RegistryAccess
+from syncd.oci.caller import CallerAccess
 from syncd.oci.registry.challenge import Challenge, choose, parse
 from syncd.oci.registry.connections import Connections
 from syncd.oci.registry.errors import page_title, redacted, refusal, was_redirected
@@ -66,6 +67,11 @@ class Login:
         self._until = math.inf
         self._challenge: Challenge | None = None
         self._secrets: deque[str] = deque(maxlen=_SECRETS_KEPT)
+        if isinstance(access, CallerAccess):
+            if credentials := access.credentials():
+                self._remembered(_basic(credentials))
+            if access.login.token:
+                self._header = self._remembered(f"Bearer {access.login.token}")
 
     def header(self) -> str | None:
         """Return the Authorization header to send, or None while there is none."""
@@ -200,19 +206,22 @@ class Logins:
     def of(
         self, access: RegistryAccess, host: str, repository: str, *, public: bool = False
     ) -> Login:
-        """Return the login of a repository: a new one where the access is another than before."""
+        """Return the login of a repository: a new one where the access is another than before.
+
+        A caller's login is never kept, shares no token, and no wait that its registry asks for.
+        """
+        if isinstance(access, CallerAccess):
+            alone = Patience()
+            return Login(access, host, repository, alone, self._connections, public=public)
         with self._lock:
             before, login = self._kept.pop((host, repository), (None, None))
             if login is None or before != access or login.public != public:
-                login = self._new(access, host, repository, public=public)
+                patience, connections = self._patience, self._connections
+                login = Login(access, host, repository, patience, connections, public=public)
             self._kept[host, repository] = access, login
             if len(self._kept) > _LOGINS_MAX:
                 del self._kept[next(iter(self._kept))]
             return login
-
-    def _new(self, access: RegistryAccess, host: str, repository: str, *, public: bool) -> Login:
-        patience, connections = self._patience, self._connections
-        return Login(access, host, repository, patience, connections, public=public)
 
 
 class Answering(oras.auth.token.TokenAuth):  # type: ignore[misc] # oras has no types
