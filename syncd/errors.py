@@ -175,6 +175,10 @@ class NotFoundError(RegistryError):
     """The registry does not have it, or hides it from these credentials."""
 
 
+class AddressRefusedError(RegistryError):
+    """A host that is at no public address, and that the configuration does not name."""
+
+
 class PlainHttpError(RegistryError):
     """The registry does not speak HTTPS, but probably HTTP, which nobody has allowed."""
 

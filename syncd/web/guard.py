@@ -15,6 +15,7 @@ import structlog
 from aiohttp import web
 
 from syncd.errors import (
+    AddressRefusedError,
     ConfigError,
     ImageError,
     InvalidReferenceError,
@@ -74,6 +75,8 @@ class Guard:
             return refusal(400, str(exc))
         except ReusedKeyError as exc:
             return refusal(422, str(exc))
+        except AddressRefusedError as exc:
+            return refusal(403, str(exc))
         except (NotFoundError, UnpublishedError) as exc:
             return refusal(404, str(exc))
         except StillRunningError as exc:

@@ -62,7 +62,8 @@ _GUARDED = {
         "Forbidden",
         Answer(
             "The token, or over the Unix socket the user, lacks the scope that the error names; "
-            "or the reference is not watched, and server.on_demand does not allow it."
+            "or the reference is not watched, and server.on_demand does not allow it; or its "
+            "registry is at no public address, and the configuration does not name it."
         ),
     ),
     417: ("Unexpected", Answer("The request expects something but 100-continue.")),

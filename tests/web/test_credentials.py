@@ -154,6 +154,8 @@ async def test_a_pull(scheme: str, tmp_path: Path, registry: Registry, private: 
             for credentials in (None, WRONG, {"token": "xyzzy-a-wrong-one-9"}):
                 answer = await resolve(harness, app, credentials, pull=False, token=token)
                 assert answer.status in (403, 404)
+                if token != token_of("read"):
+                    assert "send credentials along" in await answer.text()
                 assert volume not in await answer.text()
         digest = harness.services.ledger.templates()[0].digest
         await until(lambda: logins_in_memory() == 0)  # a thread may have to end first
@@ -673,3 +675,19 @@ async def test_of_a_name_alike(tmp_path: Path, registry: Registry, private: Regi
         # It is told of the file only once it has brought each of its layers itself.
         layers = {one["digest"] for one in content.document["layers"]}
         assert layers <= set(private.fetched())
+
+
+async def test_mirrors(tmp_path: Path, registry: Registry, private: Registry) -> None:
+    """No mirror answers a caller: what it gives to this host is not the caller's to have."""
+    with Registry() as mirror:
+        mirror.push(APP, "1", sample("secret"))
+        lines = f'mirrors = ["http://{mirror.address}"]\nmirror_tags = true'
+        async with house(tmp_path, registry, private, lines) as harness:
+            app = f"{private.address}/{APP}:1"
+            for credentials, status in ((None, 404), (WRONG, 404), (LOGIN, 200)):
+                assert (await resolve(harness, app, credentials)).status == status
+            assert mirror.requests == []
+            assert harness.services.engine.context(Reference.parse(app)).repository.resolve(
+                Reference.parse(app)
+            )
+            assert mirror.requests

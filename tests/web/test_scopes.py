@@ -235,7 +235,7 @@ async def test_addresses(tmp_path: Path, registry: Registry) -> None:
         async with Harness(tmp_path, registry, server=ON_DEMAND) as harness:
             for _ in range(2):
                 answer = await harness.ask("GET", f"/api/v1/resolve?ref={other.address}/org/app:1")
-                assert answer.status == 500
+                assert answer.status == 403
                 assert "not at a public address" in described(answer, "/api/v1/resolve")["error"]
             assert other.requests == []
             table = RegistrySettings(host=other.address, plain_http=True)

@@ -18,7 +18,7 @@ from typing import Any
 
 from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
 
-from syncd.errors import RegistryError
+from syncd.errors import AddressRefusedError
 from syncd.oci.registry.deadline import Connection, TlsConnection
 
 _UNICAST = IPv6Network("2000::/3")  # all that is assigned to the Internet (RFC 4291, 2.4)
@@ -66,7 +66,7 @@ def is_own(address: IPv4Address | IPv6Address) -> bool:
 
 
 def public_addresses(host: str, port: int) -> list[str]:
-    """Return the addresses of a name; raise RegistryError unless all of them are public.
+    """Return the addresses of a name; raise AddressRefusedError unless all of them are public.
 
     Raise OSError where the name has none.
     """
@@ -74,7 +74,7 @@ def public_addresses(host: str, port: int) -> list[str]:
     addresses = [*dict.fromkeys(str(address[0]) for *_, address in found)]
     if not all(map(is_public, addresses)):
         # Without the address: whoever asks need not learn what names mean within this network.
-        raise RegistryError(
+        raise AddressRefusedError(
             f"{host} is not at a public address, so it is not asked for an image of a registry "
             "that the configuration does not name",
             "if that is meant to be, add a [[registry]] with the host that the reference names",

@@ -21,7 +21,7 @@ from typing import Any
 import oras.auth.token
 import requests
 
-from syncd.errors import RegistryError, RegistryUnavailableError
+from syncd.errors import NotFoundError, RegistryError, RegistryUnavailableError
 from syncd.oci.access import RegistryAccess
 from syncd.oci.caller import CallerAccess
 from syncd.oci.registry.challenge import Challenge, choose, parse
@@ -33,6 +33,7 @@ _REPLY_MAX = 1 << 20
 _SECRETS_KEPT = 64
 _LOGINS_MAX = 1000
 _IDLE_CLIENTS = 8
+_CALLERS_HINT = "check the name, and send credentials along that may read it"
 _SENDABLE = re.compile(r"[\x21-\x7e]+")
 
 
@@ -91,6 +92,8 @@ class Login:
             fault = refusal(answer, self._host, subject, has, self._secrets)
         if isinstance(fault, RegistryUnavailableError) and not was_redirected(answer):
             self._patience.note(self._host, fault.retry_after)
+        if isinstance(self._access, CallerAccess) and type(fault) is NotFoundError:
+            return NotFoundError(fault.what, _CALLERS_HINT)
         return fault
 
     def wait_left(self) -> float:
