@@ -36,6 +36,13 @@ OpenRepository = Callable[[Reference, Pause, CallerLogin | None], Repository]
 """
 
 
+CALLERS = "callers"
+"""What the work of callers' own jobs is counted by, in place of the registry.
+
+So however many registries a caller names, and however slow they are, what is watched goes on.
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class SyncContext:
     """One reference, how it is treated, and the doors to its registry and its targets.
@@ -56,6 +63,11 @@ class SyncContext:
     def is_private(self) -> bool:
         """Whether what is brought is for those alone who prove that they may have it, too."""
         return self.login is not None and self.login.is_given
+
+    @property
+    def counted_by(self) -> str:
+        """By what its conversion is counted: the registry, or all callers' own jobs together."""
+        return self.reference.registry if self.login is None else CALLERS
 
     @property
     def places(self) -> str:

@@ -44,7 +44,7 @@ class TargetSync:
         await self._executors.looking.run(target.name, require_room_in, context, target, image)
         with TemplateUse() as use:
             file = await self._executors.converting.run(
-                context.reference.registry, self._templates.file, context, image, form, use
+                context.counted_by, self._templates.file, context, image, form, use
             )
             held = await self._executors.publishing.run(
                 target.name, self._publisher.put, context, target, image, file

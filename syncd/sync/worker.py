@@ -29,6 +29,7 @@ from syncd.errors import (
 from syncd.oci import Reference
 from syncd.sync.activity import Activity
 from syncd.sync.caller_jobs import admit, as_told, bound
+from syncd.sync.context import CALLERS
 from syncd.sync.executors import LEDGER_PAUSES, Executors
 from syncd.sync.intake import Intake
 from syncd.sync.job import (
@@ -256,7 +257,7 @@ class Worker:
         try:
             while queue.waiting is not None and not self._stopping:
                 await asyncio.sleep(max(0.0, queue.not_before - loop.time()))
-                async with self._place(reference, queue.turn):
+                async with self._place(key, reference, queue.turn):
                     queue.running, queue.waiting = queue.waiting, None
                     queue.began = loop.time()
                     queued = self._ends[queue.running.id].queued
@@ -273,10 +274,12 @@ class Worker:
         finally:
             del self._queues[key]
 
-    def _place(self, reference: Reference, turn: Turn) -> AbstractAsyncContextManager[None]:
+    def _place(
+        self, key: Reference | str, reference: Reference, turn: Turn
+    ) -> AbstractAsyncContextManager[None]:
         """Wait until one more job of the registry may run; a repository's job takes no place."""
         if reference.tag or reference.digest:
-            return self._places.taken(reference.registry, turn)
+            return self._places.taken(CALLERS if isinstance(key, str) else reference.registry, turn)
         return nullcontext()
 
     async def _run(self, job: SyncJob) -> None:

@@ -28,6 +28,7 @@ from syncd.oci.registry import Logins
 from syncd.oci.registry import Registry as Client
 from syncd.progress import Silence
 from syncd.sync.caller_jobs import CALLERS_MAX
+from syncd.sync.context import CALLERS
 from syncd.sync.job import LOGIN_GONE, Cause, Result, State, SyncJob
 from syncd.sync.slots import Turn
 from tests.daemons import PATIENCE, Daemon, running
@@ -552,7 +553,7 @@ async def test_bound(tmp_path: Path, registry: Registry, private: Registry) -> N
     async with house(tmp_path, registry, private) as harness:
         worker, reference = harness.services.worker, Reference.parse(f"{private.address}/{APP}:1")
         worker.resize(1)
-        taken = worker._places.taken(reference.registry, Turn("another"))
+        taken = worker._places.taken(CALLERS, Turn("another"))
         await taken.__aenter__()  # so that none of the jobs begins
         for _ in range(CALLERS_MAX):
             await worker.submit_alone(SyncJob(reference, Cause.CALLER, login=CallerLogin()))
@@ -560,6 +561,28 @@ async def test_bound(tmp_path: Path, registry: Registry, private: Registry) -> N
             await worker.submit_alone(SyncJob(reference, Cause.CALLER, login=CallerLogin()))
         assert crowded.value.temporary
         assert (await resolve(harness, reference, LOGIN)).status == 503
+
+
+async def test_what_is_watched_goes_on(
+    tmp_path: Path, registry: Registry, private: Registry
+) -> None:
+    """Slow registries that callers name hold up callers alone: all have a few places together."""
+    registry.push("org/repo/image", "latest", sample())
+    digest = sample("secret").document["layers"][1]["digest"]
+    private.faults.stalls[digest] = go = threading.Event()
+    async with house(tmp_path, registry, private) as harness:
+        services, app = harness.services, f"{private.address}/{APP}:1"
+        services.worker.resize(1)
+        services.executors.converting.resize(1)
+        pulls = [asyncio.create_task(resolve(harness, app, LOGIN)) for _ in range(4)]
+        await until(lambda: digest in private.fetched())
+        await until(lambda: services.worker.waiting == 3)
+        assert (await resolve(harness, harness.latest)).status == 200
+        assert (services.worker.running, services.worker.waiting) == (1, 3)
+        assert private.fetched().count(digest) == 1
+        go.set()
+        for pull in pulls:
+            await volumes(await pull)
 
 
 def test_representations() -> None:
