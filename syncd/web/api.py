@@ -245,9 +245,9 @@ class Api:
     def _records(self, ids: list[str]) -> list[JobRecord]:
         return [record for job in ids if (record := self._backend.ledger.job(job))]
 
-    def _permit(self, request: web.Request, references: Iterable[Reference | None]) -> None:
+    def _permit(self, request: web.Request, references: Iterable[Reference]) -> None:
         """Raise HTTPForbidden where the caller may not have a registry asked for one of these."""
-        for reference in filter(None, references):
+        for reference in references:
             request[CALLER].permit(self._backend.live.config, reference)
 
     def _login(

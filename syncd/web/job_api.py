@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import ParamSpec, TypeVar
 
 from aiohttp import web
@@ -93,14 +94,10 @@ class JobApi:
             return refusal(404, "there is no such job")
         if record.job.cause is Cause.CALLER:
             return refusal(409, _ONE_CALLER)
-        config, caller, reference = (
-            self._backend.live.config,
-            request[CALLER],
-            record.job.reference,
-        )
-        caller.permit(config, reference)
+        caller, config = request[CALLER], self._backend.live.config
+        caller.permit(config, record.job.reference)
         (job,) = await submitted(
-            self._backend.worker, [reference], lambda it: caller.login(config, it)
+            self._backend.worker, [record.job.reference], partial(caller.login, config)
         )
         made = await self._ask(self._backend.ledger.job, job.id)
         return web.json_response(self._view(made or JobRecord(job, State.QUEUED)), status=202)
