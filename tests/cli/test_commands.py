@@ -466,6 +466,8 @@ def test_check_of_conditions(run: Run, tmp_path: Path, registry: Registry) -> No
         ("password", "short", 0o644, "every user of this host"),
         ("sync-token", "a" * 15, 0o640, "fewer than 16 characters"),
         ("sync-token", "a" * 16, 0o604, "every user of this host"),
+        ("create-token", "a" * 15, 0o640, "fewer than 16 characters"),
+        ("read-token", "a" * 16, 0o604, "every user of this host"),
         ("quay-secret", "a" * 15, 0o640, "fewer than 16 characters"),
         ("quay-secret", "a" * 16, 0o644, "every user of this host"),
         ("quay-secret", "a/" * 16, 0o640, "characters that a path cannot have"),
@@ -478,7 +480,8 @@ def test_check_of_secrets(
     password = tmp_path / "password"
     password.write_text("short")
     password.chmod(0o640)
-    for name in ("quay-secret", "sync-token"):
+    tokens = [f"{scope}-token" for scope in ("create", "sync", "read")]
+    for name in ("quay-secret", *tokens):
         (tmp_path / name).write_text("a" * 16)
         (tmp_path / name).chmod(0o640)
     table = f"""\
@@ -490,7 +493,7 @@ password_file = "{password}"
 type = "quay"
 secret_file = "{tmp_path}/quay-secret"
 """
-    server = f'settle = "0s"\nsync_token_file = "{tmp_path}/sync-token"'
+    server = "\n".join(f'{name.replace("-", "_")}_file = "{tmp_path}/{name}"' for name in tokens)
     config = configure(tmp_path, registry, server=server, more=table)
     registry.push(REPOSITORY, "latest", sample())
     (tmp_path / "api-token").write_text("a" * 16)

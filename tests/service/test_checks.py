@@ -34,6 +34,22 @@ async def published(folder: Path, registry: Registry) -> tuple[Path, Path]:
         return harness.config, path
 
 
+def test_one_file_for_two_tokens(tmp_path: Path, registry: Registry) -> None:
+    """A file that is named for two tokens has the scopes of both, which nobody means."""
+    registry.push(REPOSITORY, "latest", sample())
+    (tmp_path / "read-token").write_text("a" * 32)
+    (tmp_path / "read-token").chmod(0o600)
+    for files, wrong in (
+        (("read-token", "read-token"), "read token"),
+        (("api-token", "read-token"), "create token"),
+    ):
+        lines = zip(("create", "read"), files, strict=True)
+        server = "\n".join(f'{scope}_token_file = "{tmp_path}/{file}"' for scope, file in lines)
+        found = check_results(load_config(configure(tmp_path, registry, server=server)))
+        (told,) = [one for one in found if "scopes of both" in one.detail]
+        assert (told.ok, told.subject) == (False, wrong)
+
+
 async def test_good_owners(tmp_path: Path, registry: Registry) -> None:
     """A file as syncd publishes it is in order; before the first there is nothing to say."""
     async with Harness(tmp_path, registry) as harness:
