@@ -6,18 +6,12 @@ SSH host keys, stays behind in the old root, which is kept as an unused volume.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 
 import structlog
 
-from syncd.errors import (
-    RequestError,
-    StillRunningError,
-    StoppedError,
-    SyncdError,
-)
+from syncd.errors import RequestError, StillRunningError, StoppedError, SyncdError
 from syncd.oci import CallerLogin, Reference
 from syncd.sync.container_list import TagMeanings
 from syncd.sync.containers import ContainerCreator
@@ -36,7 +30,7 @@ from syncd.sync.replacement import (
     ReplaceOptions,
     SwapWishes,
 )
-from syncd.sync.selection import configured
+from syncd.sync.selection import LoginOf, configured
 from syncd.sync.swap_planner import SwapPlanner, tag_of, use_of
 from syncd.sync.swap_run import SwapRun
 from syncd.targets import (
@@ -55,13 +49,6 @@ STOPPED = (
     "from its new root"
 )
 """What a person is told of a container that does not run."""
-
-
-Permit = Callable[[Reference], CallerLogin | None]
-"""Hears of an image that is about to be asked for; raises where that must not be.
-
-Returns what the caller logs in with, or None where the configuration says that.
-"""
 
 
 class RootReplacer:
@@ -91,7 +78,7 @@ class RootReplacer:
         *,
         wait_for: str | None = None,
         carry: tuple[str, ...] | None = None,
-        permit: Permit = configured,
+        permit: LoginOf = configured,
         within: float | None = None,
     ) -> Replaced:
         """Put an image's present root under a container, fetching the template if it is missing.
@@ -99,8 +86,7 @@ class RootReplacer:
         A container that has the image already is left as it is.  With `options.dry_run` nothing is
         changed but that the template is fetched.  `wait_for` takes the place of the options' and
         may name a command.  `carry` are paths to carry over from the old root; without it, the SSH
-        host keys are where the host can.  `permit` hears of the image before its registry does, and
-        may raise.
+        host keys are where the host can.  `permit` may raise before the image is asked for.
 
         Raise RequestError, which names why the root cannot be replaced, PublishError when the
         container had to go back to its old root; else as `SwapRun.carry_out` and
@@ -121,7 +107,7 @@ class RootReplacer:
         *,
         wait_for: str | None = None,
         carry: tuple[str, ...] | None = None,
-        permit: Permit = configured,
+        permit: LoginOf = configured,
         within: float | None = None,
     ) -> ReplacedBehind:
         """Do what `replace` does for each container behind a tag, one after the other.
@@ -154,7 +140,7 @@ class RootReplacer:
         cause: Cause,
         *,
         wait_for: str | None = None,
-        permit: Permit = configured,
+        permit: LoginOf = configured,
         within: float | None = None,
     ) -> Container:
         """Make a new container of an image beside this one, with its options; return the new one.

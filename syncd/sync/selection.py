@@ -50,6 +50,13 @@ async def named(config: Config, engine: SyncEngine, wanted: Iterable[Reference])
     return Named(tuple(references), tuple(failed))
 
 
+LoginOf = Callable[[Reference], CallerLogin | None]
+"""Tells what a caller opens an image with; None where the configuration says that.
+
+It may raise where the caller may not have the image asked for.
+"""
+
+
 def configured(_: Reference) -> CallerLogin | None:
     """Return None: the configuration says how to log in."""
     return None
@@ -58,7 +65,7 @@ def configured(_: Reference) -> CallerLogin | None:
 async def foreseen(
     engine: SyncEngine,
     meant: Named,
-    login: Callable[[Reference], CallerLogin | None] = configured,
+    login: LoginOf = configured,
 ) -> list[Ended]:
     """Return how jobs for what is meant would end; none is made.
 

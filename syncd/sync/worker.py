@@ -1,7 +1,6 @@
 """Jobs in their queues: one job per reference at a time, several references side by side.
 
-A caller's own job has a queue of its own: nobody joins it, since what its caller may have others
-may not, and what others are given it may not have.
+A caller's own job has a queue of its own, and nobody joins it (`syncd.sync.caller_jobs`).
 
 A trigger for a reference that is already waiting is answered with the waiting job; a trigger that
 comes while the reference's job runs makes one follow-up, however many more come.  So a burst of
@@ -32,15 +31,7 @@ from syncd.sync.caller_jobs import admit, as_told, bound
 from syncd.sync.context import CALLERS
 from syncd.sync.executors import LEDGER_PAUSES, Executors
 from syncd.sync.intake import Intake
-from syncd.sync.job import (
-    BACKLOG,
-    CANCELLED,
-    Cause,
-    Outcome,
-    Result,
-    SyncJob,
-    outcome_of_tags,
-)
+from syncd.sync.job import BACKLOG, CANCELLED, Cause, Outcome, Result, SyncJob, outcome_of_tags
 from syncd.sync.job_queue import JobEnd, JobHandler, JobQueue
 from syncd.sync.ledger import Ledger
 from syncd.sync.resumption import unfinished
@@ -84,9 +75,8 @@ class Worker:
     async def resume(self) -> None:
         """Take up what an earlier run of the daemon left unfinished, or this one had to let go.
 
-        A job that was running at three deaths of the daemon fails instead, and a caller's own ends:
-        the caller's login is gone.  Jobs that this worker
-        has are left alone, so it may be called at any time.  Raise LedgerError.
+        A job that was running at three deaths of the daemon fails instead, a caller's own ends.
+        Jobs that this worker has are left alone, so call it at any time.  Raise LedgerError.
         """
         ledger = self._executors.ledger
         async with self._intake.lock:
