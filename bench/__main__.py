@@ -1,4 +1,4 @@
-"""Run every measure and print a table: `python -m bench`, as root, about eight minutes.
+"""Run every measure and print a table: `python -m bench`, as root, about ten minutes.
 
 The peers' pipeline is `skopeo copy`, `umoci unpack` and `tar | zstd -3 -T0`.  Each figure is a
 median over several runs, taken in turn with what it is compared with, so that a machine whose speed
@@ -36,12 +36,14 @@ from tests.e2e.command import CACHE, run, wait_for
 from tests.e2e.daemon import Job, Syncd
 from tests.e2e.debian import debian_root
 from tests.e2e.registry import Registry
+from tests.e2e.trixie import CHUNKED, Trixie
 
 RUNS = 5
 TAGS = 1000
 PACKAGES = ("systemd-sysv", "sssd", "openssh-server", "python3", "nodejs", "git", "g++", "vim")
 SYNCD = Path(sys.executable).with_name("syncd")
 FOLDER = CACHE / "bench"
+CHUNKED_IMAGE = "bench/chunked"
 
 console = Console(highlight=False, soft_wrap=True, width=140)
 
@@ -57,6 +59,7 @@ def main() -> None:
         first(registry, table)
         single(registry, table)
         later(registry, table)
+        by_parts(registry, table)
         tag(registry, TAGS)
         asyncio.run(sweep(registry.address, table))
     memory(table)
@@ -81,6 +84,14 @@ def push(registry: Registry) -> None:
     )
     for name in ("first", "single", "topped", "rebuilt", "tiny"):
         push_one(name, f"{registry.address}/bench/image:{name}")
+    console.print("recompressing them as zstd:chunked with Debian 13's skopeo ...")
+    trixie = Trixie()
+    trixie.empty()
+    for name in ("first", "rebuilt"):
+        reference = f"{registry.address}/{CHUNKED_IMAGE}:{name}"
+        trixie.push(FOLDER / "layout", name, reference, *CHUNKED)
+    trixie.push(FOLDER / "layout", "tiny", f"{registry.address}/{CHUNKED_IMAGE}:tiny")
+    trixie.empty()
     size = sum(len(layer.plain) for layer in layers)
     console.print(f"{len(layers)} gzip layers, {size >> 20} MiB of tar; level 3; {RUNS} runs each")
 
@@ -133,6 +144,61 @@ def later(registry: Registry, table: Table) -> None:
         "2",
     )
     add(table, "unchanged", ours["unchanged"], ("the bound", [0.05]), "1")
+
+
+def by_parts(registry: Registry, table: Table) -> None:
+    """Do the same with zstd:chunked layers; beside it in turn the gzip image, whole."""
+    times: dict[str, list[float]] = {name: [] for name in ("gzip", "gzip again", "first", "again")}
+    served: dict[str, list[float]] = {name: [] for name in times}
+    made: dict[str, bytes] = {}
+    for nth in range(RUNS):
+        for kind, repository in (("gzip", "bench/image"), ("first", CHUNKED_IMAGE)):
+            names = (kind, "gzip again" if kind == "gzip" else "again")
+            folder = FOLDER / f"parts{nth}"
+            with Syncd(folder, [f"{registry.address}/{repository}:tiny"]) as daemon:
+                for name, tag in zip(names, ("first", "rebuilt"), strict=True):
+                    since = registry.mark()
+                    times[name].append(job_time(daemon, f"{registry.address}/{repository}:{tag}"))
+                    sizes = [one.size for one in registry.requests("GET", "/blobs/", since)]
+                    served[name].append(sum(sizes) / 1e6)
+                newest = max(daemon.templates, key=lambda path: path.stat().st_mtime_ns)
+                made[kind] = newest.read_bytes()
+            shutil.rmtree(folder)
+    same = "identical" if made["gzip"] == made["first"] else "DIFFERENT"
+    against = ("the gzip image", served["gzip again"])
+    add(table, "weekly rebuild by parts: bytes", served["again"], against, "50", unit="MB")
+    add(
+        table, f"the same, wall ({same})", times["again"], ("its first sync", times["first"]), "2.5"
+    )
+    add(table, "the same", times["again"], ("the gzip rebuild", times["gzip again"]), "")
+    against = ("the gzip image", times["gzip"])
+    add(table, "first sync of zstd:chunked", times["first"], against, "1")
+    reference = f"{registry.address}/{CHUNKED_IMAGE}"
+    whole, parts = (peak_of_sync(reference, tag) for tag in ("first", "rebuilt"))
+    shutil.rmtree(FOLDER / "peak")
+    add(table, "peak memory, by parts", [parts], ("its first sync", [whole]), "1", unit="MiB")
+
+
+def peak_of_sync(repository: str, tag: str) -> float:
+    """Return the peak memory in MiB of a sync, in a folder that the next one goes on with."""
+    folder = FOLDER / "peak"
+    folder.mkdir(exist_ok=True)
+    (folder / "syncd.toml").write_text(
+        f'''[state]
+directory = "{folder}/state"
+[[registry]]
+host = "{repository.partition("/")[0]}"
+plain_http = true
+[[image]]
+repository = "{repository}"
+tags = ["{tag}"]
+[[target]]
+name = "local"
+type = "directory"
+path = "{folder}/storage"
+'''
+    )
+    return peak_memory(SYNCD, "--config", folder / "syncd.toml", "sync", f"{repository}:{tag}")
 
 
 async def sweep(address: str, table: Table) -> None:
@@ -228,13 +294,17 @@ def clean() -> None:
 
 def peak(source: str) -> float:
     """Return the peak memory of one conversion in MiB."""
+    return peak_memory(SYNCD, "convert", "--json", source, "peak.tar.zst")
+
+
+def peak_memory(*argv: str | Path) -> float:
+    """Return the peak memory in MiB of the largest process that a command needs."""
     code = (
         "import resource, subprocess, sys\n"
         "subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL)\n"
         "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
     )
-    said = run(sys.executable, "-c", code, SYNCD, "convert", "--json", source, "peak.tar.zst")
-    return int(said) / 1024
+    return int(run(sys.executable, "-c", code, *argv)) / 1024
 
 
 def timed(act: Callable[[], object]) -> float:

@@ -175,6 +175,10 @@ class NotFoundError(RegistryError):
     """The registry does not have it, or hides it from these credentials."""
 
 
+class NoRangesError(RegistryError):
+    """A registry does not serve the range of a blob that it is asked for."""
+
+
 class AddressRefusedError(RegistryError):
     """A host that is at no public address, and that the configuration does not name."""
 

@@ -32,6 +32,7 @@ class Layer:
     stored: bytes
     plain: bytes
     compression: str
+    annotations: Mapping[str, str] = field(default_factory=dict)
 
     def media_type(self, *, docker: bool) -> str:
         """Return the media type of the blob."""
@@ -89,7 +90,11 @@ def image(
         "config": dict(runtime or {}),
         "rootfs": {"type": "layers", "diff_ids": [digest(layer.plain) for layer in layers]},
     }
-    described_layers = [describe(layer.media_type(docker=docker), layer.stored) for layer in layers]
+    described_layers = [
+        describe(layer.media_type(docker=docker), layer.stored)
+        | ({"annotations": dict(layer.annotations)} if layer.annotations else {})
+        for layer in layers
+    ]
     content = described(config, described_layers, docker=docker)
     return Content(
         content.descriptor, content.blobs | {digest(layer.stored): layer.stored for layer in layers}

@@ -25,6 +25,7 @@ _VERBS = {
     "wait": "waiting for",
     "convert": "converting",
     "layer": "pulling",
+    "parts": "pulling parts of",
     "cached": "reading",
     "flatten": "flattening",
     "publish": "publishing",

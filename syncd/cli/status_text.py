@@ -71,6 +71,9 @@ def job_lines(jobs: Iterable[JobView]) -> Iterator[str]:
         yield from _wrapped(f"by {job['cause']} at {_when(job['created'])}")
         outcome = job["outcome"]
         yield from _wrapped(f"{outcome}: {job['message']}" if outcome else job["state"])
+        fetched, saved = job["fetched"] / 1e6, job["saved"] / 1e6
+        if fetched or saved:
+            yield from _wrapped(f"layers: {fetched:.1f} MB fetched, {saved:.1f} MB saved")
 
 
 def log_lines(job: JobDetailView) -> Iterator[str]:

@@ -124,6 +124,7 @@ class ImageSettings(_Section):
     ] = ("linux/amd64",)
     format: Literal["auto", "rootfs", "oci"] = "auto"
     compression_level: Annotated[int, Field(ge=1, le=19)] = 3
+    partial: Literal["auto", "never"] = "auto"
     keep: Annotated[int, Field(ge=1, le=1000)] = 2
     gone: SpanOrOff = None
     strict: bool = False

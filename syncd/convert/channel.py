@@ -24,11 +24,14 @@ from syncd.errors import (
     StorageError,
     SyncdError,
 )
+from syncd.oci import Range
 
 Message = dict[str, Any]
 
 LONGEST = 256 << 10
 """Bytes of a message at most."""
+RANGES_MAX = 1000
+"""Ranges of a blob that are asked for at a time, at most."""
 _READ = 64 << 10
 _TEXT = 4_000  # characters of an error's sentences that are passed on
 _FDS = 8  # descriptors that may come at a time
@@ -146,6 +149,23 @@ def number(message: Message, key: str) -> int:
     if type(value) is not int or abs(value) > 1 << 62:
         raise NonsenseError(f"{key} is no number")
     return value
+
+
+def ranges_of(message: Message, size: int) -> list[Range]:
+    """Return the ranges of a blob of so many bytes; raise NonsenseError when they are none."""
+    said = message.get("ranges")
+    if not isinstance(said, list) or not 0 < len(said) <= RANGES_MAX:
+        raise NonsenseError("ranges are none, or too many")
+    found, end = [], 0
+    for one in said:
+        if not isinstance(one, list) or len(one) != 2 or any(type(part) is not int for part in one):
+            raise NonsenseError("a range is none")
+        offset, length = one
+        if not end <= offset < offset + length <= size:
+            raise NonsenseError("a range that the blob does not have")
+        found.append(Range(offset, length))
+        end = offset + length
+    return found
 
 
 def text(message: Message, key: str) -> str:

@@ -18,6 +18,7 @@ import resource
 import socket
 import threading
 import traceback
+from collections.abc import Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import replace
@@ -29,10 +30,10 @@ from syncd.convert.channel import Channel, Message, error_message, error_of
 from syncd.convert.layer_pipe import PipedLayer
 from syncd.convert.options import Options
 from syncd.convert.pipeline import Attempt, attempt
-from syncd.convert.template_writer import WrittenTemplate
+from syncd.convert.written_message import message_of
 from syncd.errors import NoProcessError, SyncdError
 from syncd.limits import Bound
-from syncd.oci import Descriptor, Image, OpenedImage
+from syncd.oci import Descriptor, Image, OpenedImage, Range
 from syncd.progress import Advance
 
 UNCOUNTED = 64 << 20
@@ -60,6 +61,8 @@ class Job(NamedTuple):
     image: Image
     output: Path
     options: Options
+    ranges: bool
+    """Whether ranges of layers may be asked for."""
 
 
 def run(connection: socket.socket) -> None:
@@ -76,7 +79,8 @@ def convert_with(act: Attempt, connection: socket.socket) -> None:
         return  # the daemon has no use for this process any more
     _restrict(job.options.limits.memory)
     daemon = _Daemon(channel)
-    opened = OpenedImage(job.image, _Layers(daemon, job.image).open)
+    layers = _Layers(daemon, job.image)
+    opened = OpenedImage(job.image, layers.open, layers.open_ranges if job.ranges else None)
     progress = _Progress(daemon)
     scratch = job.options.scratch.counted_by(_Lease(daemon, "write", _WRITE_STEP).hold)
     options = replace(job.options, scratch=scratch, progress=progress)
@@ -94,7 +98,7 @@ def convert_with(act: Attempt, connection: socket.socket) -> None:
             channel.send({"say": "fault", "error": repr(exc)[:_LONGEST]})
     else:
         progress.tell_rest()
-        channel.send({"say": "done", **_told(written)})
+        channel.send({"say": "done", **message_of(written)})
 
 
 def _restrict(memory: Bound) -> None:
@@ -125,17 +129,6 @@ def _memory_left() -> int:
     status = Path("/proc/self/status").read_text()
     held = int(status.partition("VmData:")[2].split()[0]) << 10
     return resource.getrlimit(resource.RLIMIT_DATA)[0] - held
-
-
-def _told(written: WrittenTemplate) -> Message:
-    return {
-        "size": written.size,
-        "plain_size": written.plain_size,
-        "digest": str(written.digest),
-        "diff_id": str(written.diff_id) if written.diff_id else None,
-        "warnings": written.warnings,
-        "is_suitable": written.is_suitable,
-    }
 
 
 class _Daemon:
@@ -223,8 +216,15 @@ class _Layers:
 
     def open(self, wanted: Descriptor) -> PipedLayer:
         """Open a layer for one reading; raise what opening it raises in the daemon."""
+        return self._open(wanted)
+
+    def open_ranges(self, wanted: Descriptor, ranges: Sequence[Range]) -> PipedLayer:
+        """Open ranges of a layer; raise what opening them raises in the daemon."""
+        return self._open(wanted, ranges=ranges)
+
+    def _open(self, wanted: Descriptor, **more: object) -> PipedLayer:
         number, end = self._daemon.expect()
-        opened = self._daemon.ask("open", layer=self._places[wanted], end=number)
+        opened = self._daemon.ask("open", layer=self._places[wanted], end=number, **more)
         return PipedLayer(opened["descriptor"], end)
 
 

@@ -23,9 +23,10 @@ Read = Callable[[], bytes]
 # isal's own stubs call its error an instance.
 _GzipError = cast(type[Exception], igzip_lib.IsalError)
 
+ZSTD_WINDOW_MAX = 1 << 27
+"""Bytes of a zstd window at most, as the zstd command allows without --long: zstd(1)."""
 _CHUNK = 1 << 20  # plain bytes at most
 _CHUNK_MIN = 64 << 10  # plain bytes at least, but at the end
-_ZSTD_WINDOW_MAX = 1 << 27  # as the zstd command allows without --long: zstd(1)
 
 
 def decompressed(read: Read, compression: str, windows: Windows | None = None) -> Iterator[Chunk]:
@@ -89,7 +90,7 @@ def _unzstd(read: Read, windows: Windows) -> Iterator[bytes | memoryview]:
     The library reports no error when the stream ends within a frame.  So a frame of known content
     is put behind the stream: its content comes out only if the last frame of the stream was whole.
     """
-    engine = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW_MAX)
+    engine = zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW_MAX)
     source = cast(IO[bytes], _Sealed(read, windows))
     plain = engine.stream_reader(source, read_across_frames=True)
     held = b""

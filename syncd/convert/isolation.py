@@ -30,6 +30,7 @@ from syncd.convert.channel import (
     error_message,
     error_of,
     number,
+    ranges_of,
     text,
 )
 from syncd.convert.conversion_process import Job, run
@@ -38,15 +39,15 @@ from syncd.convert.layer_pipe import pump
 from syncd.convert.options import Options
 from syncd.convert.pipeline import LAYERS_AT_A_TIME, convert
 from syncd.convert.template_writer import WrittenTemplate
+from syncd.convert.written_message import written_of
 from syncd.errors import (
     ConversionDiedError,
-    InvalidReferenceError,
     NoProcessError,
     StoppedError,
     SyncdError,
 )
 from syncd.limits import unbounded
-from syncd.oci import Descriptor, Digest, OpenedImage
+from syncd.oci import Descriptor, OpenedImage, Reader
 from syncd.progress import Advance, Silence
 
 SILENT_MAX = 900.0
@@ -58,9 +59,8 @@ PROCESS = 4 << 20
 docs/reliability.md."""
 _LOOK = 0.25  # seconds between two looks at whether the conversion is to stop
 _DEATH = 10.0  # seconds for the kernel to end a process
-_WISHES = 2 * LAYERS_AT_A_TIME + 1  # layers and places that may be asked for at a time
+_WISHES = 3 * LAYERS_AT_A_TIME + 1  # layers and places that may be asked for at a time
 _STEPS = 16  # steps beside those of the layers
-_WARNINGS = 100
 
 
 class ConversionProcesses:
@@ -133,7 +133,7 @@ class _Conversation:
         """Have the image converted; return what the process says was written."""
         scratch = self._options.scratch.counted_by(unbounded)
         options = replace(self._options, scratch=scratch, capacity=None, progress=Silence())
-        job = Job(self._image.image, output, options)
+        job = Job(self._image.image, output, options, self._image.open_ranges is not None)
         alive = self._options.progress.begin("convert", output.name, None)
         try:
             self._channel.send_content(pickle.dumps(job))
@@ -179,7 +179,7 @@ class _Conversation:
                 if not 0 <= nth < len(self._layers):
                     raise NonsenseError("a layer that the image lacks")
                 ids = number(message, "id"), number(message, "end")
-                self._help(self._pump, self._layers[nth], *ids)
+                self._help(self._pump, self._way_to(self._layers[nth], message), *ids)
             case "failed":
                 raise error_of(message.get("error"))
             case "short":
@@ -187,7 +187,7 @@ class _Conversation:
             case "fault":
                 raise RuntimeError(text(message, "error"))
             case "done":
-                return _written(message)
+                return written_of(message)
             case _:
                 raise NonsenseError("nothing that a conversion says")
         return None
@@ -196,7 +196,7 @@ class _Conversation:
         """Pass on that a step begins."""
         total = None if message.get("total") is None else number(message, "total")
         name, subject = text(message, "step"), text(message, "subject")
-        if len(self._steps) >= len(self._layers) + _STEPS:
+        if len(self._steps) >= 2 * len(self._layers) + _STEPS:
             raise NonsenseError("too many steps")
         self._steps[number(message, "id")] = self._options.progress.begin(name, subject, total)
 
@@ -248,7 +248,13 @@ class _Conversation:
             self._places += 1
         self._send({"id": name})
 
-    def _pump(self, wanted: Descriptor, name: int, end: int) -> None:
+    def _way_to(self, layer: Descriptor, message: Message) -> Callable[[], Reader]:
+        """Return what opens the layer that is asked for, or the ranges of it."""
+        if message.get("ranges") is None:
+            return partial(self._image.open_layer, layer)
+        return partial(self._image.ranges, layer, ranges_of(message, layer.size))
+
+    def _pump(self, open_layer: Callable[[], Reader], name: int, end: int) -> None:
         """Have a layer flow to the process; answer the wish of this name, and tell of the end."""
         answer: Message = {"id": name}
 
@@ -257,7 +263,7 @@ class _Conversation:
             answer["id"] = end
 
         try:
-            pump(partial(self._image.open_layer, wanted), hand_over, self._keeping_it_waiting)
+            pump(open_layer, hand_over, self._keeping_it_waiting)
         except LASTING as exc:
             answer["error"] = error_message(exc)
         self._send(answer)
@@ -328,22 +334,3 @@ class _Conversation:
 def _signal_name(number: int) -> str:
     known = {each.value: each.name for each in signal.Signals}
     return known.get(number, str(number))
-
-
-def _written(message: Message) -> WrittenTemplate:
-    """Return what a process says was written; raise NonsenseError."""
-    warnings, diff_id = message.get("warnings"), message.get("diff_id")
-    suitable = message.get("is_suitable")
-    if not isinstance(warnings, list) or len(warnings) > _WARNINGS or type(suitable) is not bool:
-        raise NonsenseError("no result")
-    try:
-        return WrittenTemplate(
-            number(message, "size"),
-            number(message, "plain_size"),
-            Digest.parse(text(message, "digest")),
-            None if diff_id is None else Digest.parse(text(message, "diff_id")),
-            warnings=tuple(text({"warning": warning}, "warning") for warning in warnings),
-            is_suitable=suitable,
-        )
-    except InvalidReferenceError as exc:
-        raise NonsenseError("a digest that is none") from exc

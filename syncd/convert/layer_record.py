@@ -1,8 +1,8 @@
 """The record of an unpacked layer, written behind its contents, so that it is not unpacked again.
 
-The file consists of the layer's small contents, its members in lines of JSON, a foot, and a digest
-of all these bytes.  A reader either gets what was written or an error, so nothing has to be flushed
-to the disk.
+The file consists of the layer's small contents, its members in lines of JSON, the rows of its parts
+(`syncd.convert.parts.log`), if it has some, a foot, and a digest of all these bytes.  A reader
+either gets what was written or an error, so nothing has to be flushed to the disk.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import os
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 from blake3 import blake3
 
@@ -22,19 +22,21 @@ from syncd.errors import StorageError
 from syncd.limits import Hold, unbounded
 from syncd.tar import MEMBER, NO_XATTRS, Member, weight
 
-_MAGIC = b"syncd layer 3\n\0\0"
-_FOOT = struct.Struct("<QQQQQ16s")  # where the members begin, charges, bounds, magic
+_MAGIC = b"syncd layer 4\n\0\0"
+_FOOT = struct.Struct("<QQQQQQ16s")  # where members and parts begin, charges, bounds, magic
 _DIGEST = 32  # bytes of the digest behind the foot, of all before it
 _A_LINE = 64 << 10  # bytes of memory that the members of a line take, about
 _ROW = 256  # bytes that a member takes at least
 _READ = 1 << 20
+_PARTS = 16 << 20  # bytes of the rows of a layer's parts at most
 
 
 @dataclass(frozen=True, slots=True)
 class LayerRecord:
     """The members of an unpacked layer, and what it charged: plain bytes and bytes of metadata.
 
-    `path` and `header` are the bounds that its paths and extended headers were within.
+    `path` and `header` are the bounds that its paths and extended headers were within.  `parts` are
+    written, and read by `parts_of` alone.
     """
 
     members: list[Member]
@@ -42,6 +44,7 @@ class LayerRecord:
     metadata: int
     path: int
     header: int
+    parts: bytes = b""
 
     def write(self, file: BinaryIO) -> None:
         """Write the record behind what `file` holds, the contents; raise OSError."""
@@ -50,8 +53,10 @@ class LayerRecord:
             for members in _lines(self.members):
                 rows = [_row(member) for member in members]
                 writer.write(json.dumps(rows, separators=(",", ":")).encode() + b"\n")
+            behind = writer.tell()
+            writer.write(self.parts)
             charged = self.unpacked, self.metadata
-            writer.write(_FOOT.pack(begin, *charged, self.path, self.header, _MAGIC))
+            writer.write(_FOOT.pack(begin, behind, *charged, self.path, self.header, _MAGIC))
         size = file.seek(0, os.SEEK_END)
         file.write(_digest(file, size))
 
@@ -62,18 +67,60 @@ class LayerRecord:
         `hold` is told how much memory the members take.
         """
         try:
-            end = os.fstat(file.fileno()).st_size - _DIGEST - _FOOT.size
-            if end < 0 or _digest(file, end + _FOOT.size) != os.pread(
-                file.fileno(), _DIGEST, end + _FOOT.size
-            ):
+            if not cls.is_intact(file):
                 raise StorageError("a kept layer is damaged")
-            foot = os.pread(file.fileno(), _FOOT.size, end)
-            begin, unpacked, metadata, path, header, magic = _FOOT.unpack(foot)
-            if magic != _MAGIC:
+            foot = _foot(file)
+            if foot is None:
                 raise StorageError("a kept layer was written by another version")
-            return cls(list(_members(file, begin, end, hold)), unpacked, metadata, path, header)
+            members = list(_members(file, foot.members, foot.parts, hold))
+            return cls(members, foot.unpacked, foot.metadata, foot.path, foot.header)
         except OSError as exc:
             raise StorageError(f"a kept layer cannot be read: {exc.strerror}") from exc
+
+    @staticmethod
+    def is_intact(file: BinaryIO) -> bool:
+        """Tell whether a kept file is as it was written; all of it is read."""
+        try:
+            end = os.fstat(file.fileno()).st_size - _DIGEST
+            return end >= 0 and _digest(file, end) == os.pread(file.fileno(), _DIGEST, end)
+        except OSError:
+            return False
+
+    @staticmethod
+    def parts_of(file: BinaryIO, bound: int = _PARTS) -> bytes:
+        """Return the rows of a kept file's parts, not verified; nothing where they are not there.
+
+        Rows of more than `bound` bytes are passed over.
+        """
+        try:
+            foot = _foot(file)
+            if foot is None or not 0 < foot.end - foot.parts <= bound:
+                return b""
+            return os.pread(file.fileno(), foot.end - foot.parts, foot.parts)
+        except OSError:
+            return b""
+
+
+class _Foot(NamedTuple):
+    """The foot of a kept file, and where it is."""
+
+    members: int
+    parts: int
+    unpacked: int
+    metadata: int
+    path: int
+    header: int
+    end: int
+
+
+def _foot(file: BinaryIO) -> _Foot | None:
+    """Return the foot of a kept file; None for a file of another version."""
+    end = os.fstat(file.fileno()).st_size - _DIGEST - _FOOT.size
+    content = os.pread(file.fileno(), _FOOT.size, end) if end >= 0 else b""
+    if len(content) != _FOOT.size:
+        return None
+    *numbers, magic = _FOOT.unpack(content)
+    return _Foot._make((*numbers, end)) if magic == _MAGIC else None
 
 
 def _digest(file: BinaryIO, size: int) -> bytes:

@@ -34,8 +34,8 @@ class Options:
     """What all conversions of the process share: places to work in, and `limits.memory`.  With None
     the conversion has all of it to itself."""
     progress: Progress = field(default_factory=Silence)
-    """Hears of the steps `layer` (bytes of a blob) and `flatten` (bytes of the plain tar), and may
-    stop the conversion."""
+    """Hears of the steps `layer` (bytes of a blob), `parts` (bytes of a blob that are fetched of it
+    alone) and `flatten` (bytes of the plain tar), and may stop the conversion."""
     strict: bool = False
     """Whether an image is refused that no unprivileged container can be made from."""
     with_diff_id: bool = False

@@ -25,6 +25,7 @@ from syncd.convert.findings import Findings, lost_startup
 from syncd.convert.frame_store import THREADS, FrameStore, FrameTable, engine_size
 from syncd.convert.options import Options
 from syncd.convert.overlay import Tree
+from syncd.convert.parts import PartialPulls
 from syncd.convert.unpack import Unpacked, UnpackResources, explained, recall, unpack
 from syncd.errors import ImageError, LostFrameError, StoppedError, StorageError, SyncdError
 from syncd.files import atomic_write
@@ -137,9 +138,10 @@ def attempt(
         resources = UnpackResources(
             options.scratch, frames, compressing, budget, waiting=share.waiting
         )
+        pulls = stack.enter_context(PartialPulls(opened, resources, share, options.progress))
         tree = Tree(limits, share.hold)
         contents = []
-        layers = stack.enter_context(_unpacked(opened, resources, options.progress, share))
+        layers = stack.enter_context(_unpacked(opened, resources, pulls, options.progress, share))
         for layer, unpacked in zip(image.layers, layers, strict=True):
             try:
                 tree.apply(unpacked.members)
@@ -168,7 +170,7 @@ def attempt(
             lost = lost_startup(image) if options.format is Format.ROOTFS else ()
             written = replace(
                 written,
-                warnings=(*findings.warnings, *lost),
+                warnings=(*findings.warnings, *lost, *pulls.doubts),
                 is_suitable=not findings.obstacles,
             )
             if options.format is Format.OCI and written.diff_id is not None:
@@ -208,13 +210,25 @@ def _archived(
 
 @contextmanager
 def _unpacked(
-    opened: OpenedImage, resources: UnpackResources, progress: Progress, share: Share
+    opened: OpenedImage,
+    resources: UnpackResources,
+    pulls: PartialPulls,
+    progress: Progress,
+    share: Share,
 ) -> Iterator[Iterator[Unpacked]]:
     """Give the unpacked layers in their order; equal layers are unpacked once, several at a time.
 
     The layers stay open until the context ends; layers that are not unpacked by then are given up.
     """
     over = threading.Event()
+
+    def until_over(tell: Advance) -> Advance:
+        def advance(amount: int) -> None:
+            if over.is_set():
+                raise StoppedError("the conversion ended")
+            tell(amount)
+
+        return advance
 
     def unpack_or_recall(layer: Layer) -> Unpacked:
         with ExitStack() as otherwise:
@@ -228,16 +242,16 @@ def _unpacked(
                 return kept
         # A layer that was kept unpacked is not read, and not told of.
         blob = layer.descriptor
-        tell = progress.begin("layer", str(blob.digest), blob.size)
-
-        def advance(amount: int) -> None:
-            if over.is_set():
-                raise StoppedError("the conversion ended")
-            tell(amount)
-
+        prospect = pulls.look(layer)
+        if prospect is not None:
+            pulled = pulls.pull(prospect, until_over)
+            if pulled is not None:
+                return pulled
+        advance = until_over(progress.begin("layer", str(blob.digest), blob.size))
         advance(0)
+        log = prospect.new_log() if prospect else None
         with closing(opened.open_layer(blob)) as reader, share.working():
-            return unpack(reader, layer, resources, advance)
+            return unpack(reader, layer, resources, advance, log)
 
     with ThreadPoolExecutor(LAYERS_AT_A_TIME, thread_name_prefix="layer") as pool:
         running = {}

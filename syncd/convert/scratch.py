@@ -11,6 +11,7 @@ import errno
 import os
 import tempfile
 import threading
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, Self, cast
@@ -116,6 +117,17 @@ class ScratchSpace:
             raise
         return file, record
 
+    def kept(self) -> Iterator[BinaryIO]:
+        """Yield the files of kept layers, not verified, the one that was used last first.
+
+        Who takes a file closes it.
+        """
+        if self._kept is None:
+            return
+        for path in sorted(self._kept.glob("*"), key=_last_used, reverse=True):
+            with suppress(OSError):
+                yield cast(BinaryIO, path.open("rb", buffering=0))
+
     def keep(self, diff_id: Digest, contents: ScratchFile, record: LayerRecord) -> None:
         """Keep a layer whose contents are complete, if the disk and its file system allow it."""
         if self._kept is None:
@@ -150,3 +162,10 @@ class ScratchSpace:
 def kept_at(folder: Path, diff_id: Digest) -> Path:
     """Return where a layer is kept in the folder of kept layers."""
     return folder / f"{diff_id.algorithm}-{diff_id.encoded}"
+
+
+def _last_used(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0

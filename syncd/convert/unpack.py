@@ -16,11 +16,12 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import BinaryIO, Self
+from typing import Any, BinaryIO, Self
 
 from syncd.convert.background import Digester, Helper, ReadAhead
 from syncd.convert.capacity import FRAME
-from syncd.convert.decompress import check_label, decompressed
+from syncd.convert.content_log import ContentLog
+from syncd.convert.decompress import Chunk, check_label, decompressed
 from syncd.convert.frame_store import THREADS, FrameStore
 from syncd.convert.layer_record import LayerRecord
 from syncd.convert.scratch import ScratchFile, ScratchSpace
@@ -89,56 +90,118 @@ class UnpackResources:
 
 
 def unpack(
-    blob: Reader, layer: Layer, resources: UnpackResources, advance: Callable[[int], None]
+    blob: Reader,
+    layer: Layer,
+    resources: UnpackResources,
+    advance: Callable[[int], None],
+    log: ContentLog | None = None,
 ) -> Unpacked:
     """Take `blob` apart, into frames and into a scratch file.
 
     `blob` verifies itself when it is read to its end, which this always does.  `advance` is told
-    how many bytes were read.  Raise ImageError (and its kinds) for a layer that is not what it
+    how many bytes were read.  `log`, if the layer's parts are known, follows its contents, and is
+    kept with the layer.  Raise ImageError (and its kinds) for a layer that is not what it
     should be, StorageError for a disk that does not take it, and whatever `blob` raises.
     """
     own = resources.budget.share()
     with (
-        resources.counted(layer),
-        _held(own.hold, _LAYER),
+        _Unpacking(layer, resources, own, log) as unpacking,
         Windows(own.hold, resources.long_window) as windows,
-        Helper("helper", lambda: len(resources.running) < THREADS) as helper,
-        ExitStack() as on_failure,
     ):
-        source = ReadAhead(blob, _READ, helper, advance, resources.waiting)
-        plain = Digester(helper, layer.diff_id.algorithm)
-        scratch = on_failure.enter_context(resources.scratch.new())
-        contents = _Contents(scratch, resources, own)
-        parser = Parser(own.limits, own.metadata, contents, own.hold)
+        source = ReadAhead(blob, _READ, unpacking.helper, advance, resources.waiting)
         try:
-            for chunk in decompressed(source.read, layer.descriptor.compression, windows):
-                own.unpacked.take(len(chunk))
-                plain.update(chunk)
-                parser.feed(chunk)
+            unpacking.feed(decompressed(source.read, layer.descriptor.compression, windows))
             source.drain()
-            parser.close()
+            unpacking.end()
         except ImageError as exc:
             if not isinstance(exc, VerificationError):
                 source.drain()
                 check_label(source.begin, layer.descriptor)
             raise explained(exc, layer) from exc
-        found = plain.digest()
+        return unpacking.unpacked()
+
+
+def unpack_plain(
+    chunks: Iterator[Chunk], layer: Layer, resources: UnpackResources, own: Budget, log: ContentLog
+) -> Unpacked:
+    """Do as `unpack` with the chunks of a tar that was put together; `own` is its budget.
+
+    Raise what `chunks` raises, too.
+    """
+    with _Unpacking(layer, resources, own, log) as unpacking:
+        unpacking.feed(chunks)
+        unpacking.end()
+        return unpacking.unpacked()
+
+
+class _Unpacking:
+    """One layer on its way from a plain tar to an `Unpacked`."""
+
+    def __init__(
+        self, layer: Layer, resources: UnpackResources, own: Budget, log: ContentLog | None
+    ) -> None:
+        self.helper = Helper("helper", lambda: len(resources.running) < THREADS)
+        self._layer = layer
+        self._resources = resources
+        self._own = own
+        self._log = log
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            stack.enter_context(self._resources.counted(self._layer))
+            stack.enter_context(_held(self._own.hold, _LAYER))
+            self._on_failure = stack.enter_context(ExitStack())
+            stack.enter_context(self.helper)
+            self._plain = Digester(self.helper, self._layer.diff_id.algorithm)
+            self._scratch = self._on_failure.enter_context(self._resources.scratch.new())
+            self._contents = _Contents(self._scratch, self._resources, self._own, self._log)
+            self._parser = Parser(
+                self._own.limits, self._own.metadata, self._contents, self._own.hold
+            )
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._stack.__exit__(*error)
+
+    def feed(self, chunks: Iterator[Chunk]) -> None:
+        """Take the tar apart."""
+        for chunk in chunks:
+            self._own.unpacked.take(len(chunk))
+            self._plain.update(chunk)
+            self._parser.feed(chunk)
+
+    def end(self) -> None:
+        """Hear that the tar ended."""
+        self._parser.close()
+
+    def unpacked(self) -> Unpacked:
+        """Return the layer, and keep it; raise VerificationError for another tar than promised."""
+        layer, own, members = self._layer, self._own, self._parser.members
+        found = self._plain.digest()
         if found != layer.diff_id:
             raise VerificationError(
                 f"layer {layer.descriptor.digest} holds a tar of digest {found}, "
                 f"not of diff_id {layer.diff_id}",
                 "the image is damaged or was built wrongly; build and push it again",
             )
-        contents.close()
-        if resources.frames.remembered:
+        self._contents.close()
+        frames = self._resources.frames
+        if frames.remembered:
             limits = own.limits
-            charged = own.unpacked.used, own.metadata.used
+            parts = self._log.encoded(frames.sizes) if self._log else b""
             record = LayerRecord(
-                parser.members, *charged, limits.path.maximum, limits.header.maximum
+                members,
+                own.unpacked.used,
+                own.metadata.used,
+                limits.path.maximum,
+                limits.header.maximum,
+                parts,
             )
-            resources.scratch.keep(layer.diff_id, scratch, record)
-        on_failure.pop_all()
-        return Unpacked(scratch.file, parser.members)
+            self._resources.scratch.keep(layer.diff_id, self._scratch, record)
+        self._on_failure.pop_all()
+        return Unpacked(self._scratch.file, members)
 
 
 def recall(layer: Layer, resources: UnpackResources) -> Unpacked | None:
@@ -182,7 +245,14 @@ class _Contents:
     a small member.
     """
 
-    def __init__(self, scratch: ScratchFile, resources: UnpackResources, budget: Budget) -> None:
+    def __init__(
+        self,
+        scratch: ScratchFile,
+        resources: UnpackResources,
+        budget: Budget,
+        log: ContentLog | None,
+    ) -> None:
+        self._log = log
         self._scratch = scratch
         self._resources = resources
         self._sizes = resources.frames.sizes
@@ -197,6 +267,8 @@ class _Contents:
 
     def begin(self, member: Member) -> None:
         """Decide where this member's content goes."""
+        if self._log is not None:
+            self._log.begin(member)
         if self._sizes.is_large(member):
             count = -(-member.size // self._sizes.largest)
             self._budget.metadata.take(count * _NAME)
@@ -214,6 +286,8 @@ class _Contents:
 
     def take(self, content: memoryview) -> None:
         """Take the next bytes of the content."""
+        if self._log is not None:
+            self._log.take(content)
         if not self._left:
             self._small += content
             self._end += len(content)

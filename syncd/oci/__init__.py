@@ -13,6 +13,7 @@ from syncd.oci.image import read_image
 from syncd.oci.layout import blob_name
 from syncd.oci.manifest import Descriptor, Image, Layer, Reader
 from syncd.oci.mirror import MirrorLocation
+from syncd.oci.range_reader import Range, RangeReader
 from syncd.oci.reference import (
     GITHUBS_REGISTRY,
     Digest,
@@ -22,7 +23,7 @@ from syncd.oci.reference import (
     is_tag,
 )
 from syncd.oci.runtime import is_init
-from syncd.oci.source import OpenedImage, open_image
+from syncd.oci.source import OpenedImage, OpenRanges, open_image
 
 __all__ = [
     "GITHUBS_REGISTRY",
@@ -38,8 +39,11 @@ __all__ = [
     "Image",
     "Layer",
     "MirrorLocation",
+    "OpenRanges",
     "OpenedImage",
     "Platform",
+    "Range",
+    "RangeReader",
     "Reader",
     "Reference",
     "RegistryAccess",

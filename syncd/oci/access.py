@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from syncd.oci.manifest import Descriptor, Source
+from syncd.oci.manifest import Descriptor, Reader, Source
 from syncd.oci.reference import Digest, Reference
 
 
@@ -44,6 +44,12 @@ class Repository(Source, Protocol):
         """Return the descriptor of what a tag or digest means now.
 
         Raise NotFoundError, RegistryUnavailableError or RegistryError.
+        """
+
+    def part(self, wanted: Descriptor, offset: int, size: int) -> Reader:
+        """Open `size` bytes of a blob from `offset` on; not verified.
+
+        Raise NoRangesError where the registry does not answer with these bytes; else as `resolve`.
         """
 
     def tags(self) -> list[str]:

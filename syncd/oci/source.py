@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from syncd.errors import InvalidReferenceError
+from syncd.errors import InvalidReferenceError, NoRangesError
 from syncd.limits import Limits
 from syncd.oci.access import AnonymousAccess, RegistryAccess
 from syncd.oci.archive import Archive
@@ -17,6 +17,7 @@ from syncd.oci.image import read_one_of
 from syncd.oci.layout import Layout
 from syncd.oci.manifest import Descriptor, Image, Reader, Source
 from syncd.oci.plain_folder import PlainFolder
+from syncd.oci.range_reader import Range
 from syncd.oci.reference import FOREIGN_TRANSPORTS, Platform, Reference
 
 _LOCAL: dict[str, Callable[[Path, Limits], Layout | Archive | DockerArchive]] = {
@@ -27,14 +28,26 @@ _LOCAL: dict[str, Callable[[Path, Limits], Layout | Archive | DockerArchive]] = 
 
 OpenBlob = Callable[[Descriptor], Reader]
 """Opens a blob for one reading, which verifies size and digest at the latest at its end."""
+OpenRanges = Callable[[Descriptor, Sequence[Range]], Reader]
+"""Opens ranges of a blob, in ascending order, as one stream; nothing of it is verified."""
 
 
 @dataclass(frozen=True, slots=True)
 class OpenedImage:
-    """One platform's image with its documents read, and the way to its layers."""
+    """One platform's image with its documents read, and the way to its layers.
+
+    `open_ranges` is None where layers are to be read whole.
+    """
 
     image: Image
     open_layer: OpenBlob
+    open_ranges: OpenRanges | None = None
+
+    def ranges(self, blob: Descriptor, ranges: Sequence[Range]) -> Reader:
+        """Open ranges of a layer's blob; raise NoRangesError where there are none to be had."""
+        if self.open_ranges is None:
+            raise NoRangesError("layers are read whole")
+        return self.open_ranges(blob, ranges)
 
 
 def open_image(

@@ -22,7 +22,7 @@ from syncd.sync.job import SyncJob
 CHANGES_MAX = 2000
 """Changed jobs that are remembered; a reader that is further behind begins anew."""
 
-_TOGETHER = {"cached": "layer"}  # steps that go on side by side count as one
+_TOGETHER = {"cached": "layer", "parts": "layer"}  # steps that go on side by side count as one
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,13 +7,14 @@ protocols; a test may fulfil them with less.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from syncd.config import Config, ImageSettings
 from syncd.formats import Format
 from syncd.oci import CallerLogin, Platform, Reference, Repository
 from syncd.progress import Pause, Stoppable
+from syncd.sync.job import NO_LAYERS, LayerBytes
 from syncd.targets import Target
 
 
@@ -47,8 +48,12 @@ So however many registries a caller names, and however slow they are, what is wa
 class SyncContext:
     """One reference, how it is treated, and the doors to its registry and its targets.
 
+    `platform` is the one whose manifest is wanted.  `layers` gets the bytes of the image's layers.
     `platform` is the one whose manifest is wanted.  `login` is the caller's whose job this is, or
     None where the configuration says how to log in.
+
+
+
     """
 
     reference: Reference
@@ -58,6 +63,12 @@ class SyncContext:
     progress: Stoppable
     platform: Platform
     login: CallerLogin | None = None
+    layers: list[LayerBytes] = field(default_factory=list)
+
+    @property
+    def layer_bytes(self) -> LayerBytes:
+        """The bytes of the layers: later targets get the file that was made for the first one."""
+        return self.layers[0] if self.layers else NO_LAYERS
 
     @property
     def is_private(self) -> bool:

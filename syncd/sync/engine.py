@@ -336,4 +336,4 @@ class SyncEngine:
         end = "is published" if published else "was there already"
         result = Result.PUBLISHED if published else Result.UNCHANGED
         message = "; ".join([f"{image.digest} {end}", *warnings])
-        return Outcome(result, message, tuple(volumes), tuple(warnings))
+        return Outcome(result, message, tuple(volumes), tuple(warnings), layers=context.layer_bytes)

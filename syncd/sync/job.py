@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 from syncd.oci import CallerLogin, Reference
 
@@ -54,6 +55,20 @@ class Result(enum.StrEnum):
 _WORST_FIRST = (Result.FAILED, Result.CANCELLED, Result.PUBLISHED)
 
 
+class LayerBytes(NamedTuple):
+    """Bytes of layers that a job fetched, and those that were here, or parts of them.
+
+    Where a template was made before, all are saved; a job that finds its template published needs
+    none, and saves none.
+    """
+
+    fetched: int = 0
+    saved: int = 0
+
+
+NO_LAYERS = LayerBytes()
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """A job's end: the result, one sentence, and the volume ids that hold the template now.
@@ -68,6 +83,7 @@ class Outcome:
     volumes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     temporary: bool = False
+    layers: LayerBytes = NO_LAYERS
 
     @property
     def failed(self) -> bool:
@@ -83,6 +99,7 @@ class Outcome:
             "; ".join(dict.fromkeys(outcome.message for outcome in outcomes)),
             tuple(dict.fromkeys(volume for outcome in outcomes for volume in outcome.volumes)),
             tuple(dict.fromkeys(text for outcome in outcomes for text in outcome.warnings)),
+            layers=_all_layers(outcomes),
         )
 
 
@@ -158,4 +175,11 @@ def outcome_of_tags(ends: Sequence[Outcome], warnings: Sequence[str]) -> Outcome
         tuple(volume for end in ends for volume in end.volumes),
         (*warnings, *(warning for end in ends for warning in end.warnings)),
         bool(failures) and all(end.temporary for end in failures),
+        _all_layers(ends),
+    )
+
+
+def _all_layers(ends: Sequence[Outcome]) -> LayerBytes:
+    return LayerBytes(
+        sum(end.layers.fetched for end in ends), sum(end.layers.saved for end in ends)
     )

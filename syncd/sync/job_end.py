@@ -16,8 +16,8 @@ from syncd.sync.ledger_rows import text_of
 from syncd.sync.total_rows import ADD, IMAGE, JOBS, REPOSITORY
 
 _END = (
-    "UPDATE jobs SET state = ?, finished = ?, result = ?, message = ?, volumes = ?, warnings = ? "
-    "WHERE id = ?"
+    "UPDATE jobs SET state = ?, finished = ?, result = ?, message = ?, volumes = ?, warnings = ?, "
+    "fetched = ?, saved = ? WHERE id = ?"
 )
 
 
@@ -37,6 +37,7 @@ def end_job(db: Any, job: str, outcome: Outcome) -> None:
         _text(outcome.message),
         json.dumps(outcome.volumes),
         json.dumps([*map(_text, outcome.warnings)]),
+        *outcome.layers,
         job,
     )
     db.execute(_END, values)

@@ -49,6 +49,8 @@ class JobView(TypedDict):
     message: Annotated[str | None, Field(description="One sentence on how the job ended.")]
     volumes: Annotated[tuple[VolumeId, ...], Field(description="Where the template is now.")]
     warnings: Annotated[tuple[str, ...], Field(description="Sentences for whoever asked.")]
+    fetched: Annotated[int, Field(ge=0, description="Bytes of layers that were fetched.")]
+    saved: Annotated[int, Field(ge=0, description="Bytes of layers that were here already.")]
     created: Moment
     started: Moment | None
     finished: Moment | None
@@ -83,6 +85,8 @@ def job_json(record: JobRecord, progress: JobProgress | None = None) -> JobView:
         "message": outcome.message if outcome else None,
         "volumes": outcome.volumes if outcome else (),
         "warnings": outcome.warnings if outcome else (),
+        "fetched": outcome.layers.fetched if outcome else 0,
+        "saved": outcome.layers.saved if outcome else 0,
         "created": job.created.isoformat(),
         "started": record.started.isoformat() if record.started else None,
         "finished": record.finished.isoformat() if record.finished else None,

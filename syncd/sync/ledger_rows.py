@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from syncd.formats import Format
 from syncd.oci import Digest, Platform, Reference
-from syncd.sync.job import Cause, JobRecord, Outcome, Result, State, SyncJob
+from syncd.sync.job import Cause, JobRecord, LayerBytes, Outcome, Result, State, SyncJob
 from syncd.sync.template import Template
 
 SCHEMA = (
@@ -129,6 +129,10 @@ SCHEMA = (
     """
     ALTER TABLE templates ADD COLUMN private INTEGER NOT NULL DEFAULT 0;
     """,
+    """
+    ALTER TABLE jobs ADD COLUMN fetched INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE jobs ADD COLUMN saved INTEGER NOT NULL DEFAULT 0;
+    """,
 )
 """Each entry brings the schema from its position to the next; `user_version` counts them."""
 
@@ -159,6 +163,7 @@ def job_record(row: Row) -> JobRecord:
             row["message"],
             tuple(json.loads(row["volumes"])),
             tuple(json.loads(row["warnings"])),
+            layers=LayerBytes(row["fetched"], row["saved"]),
         )
     return JobRecord(
         SyncJob(

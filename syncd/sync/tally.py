@@ -51,7 +51,7 @@ class Step(enum.StrEnum):
 
 
 class Instead(enum.StrEnum):
-    """What a job had instead of fetching a layer."""
+    """What a job had instead of fetching a layer, or a part of it."""
 
     TEMPLATE = "template"
     """The image's finished template."""
@@ -59,6 +59,8 @@ class Instead(enum.StrEnum):
     """The layer as it was kept unpacked."""
     BLOB = "blob"
     """The layer's blob in the cache."""
+    PARTS = "parts"
+    """Parts of the layer, of which only others were fetched."""
 
 
 class Reception(enum.StrEnum):

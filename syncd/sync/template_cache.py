@@ -44,7 +44,8 @@ from syncd.formats import Format
 from syncd.oci import BlobCache, Digest, Image, OpenedImage
 from syncd.sync.context import Running, SyncContext
 from syncd.sync.deaths import Deaths
-from syncd.sync.layer_reading import LayerReading, layer_sizes
+from syncd.sync.job import LayerBytes
+from syncd.sync.layer_reading import LayerReading, layer_sizes, ranges_of
 from syncd.sync.ledger import Ledger
 from syncd.sync.state_room import Need, RoomShare, StateRoom
 from syncd.sync.tally import Counted, Instead
@@ -103,6 +104,7 @@ class TemplateCache:
                     os.utime(path)
                 whole = sum(layer_sizes(image).values())
                 self._ledger.tally.add(Counted.SAVED, Instead.TEMPLATE, amount=whole)
+                context.layers.append(LayerBytes(0, whole))
                 warnings = self._warnings(context, image, template_format, digest)
                 return CachedTemplate(path, template_format, digest, warnings)
         return self._make(context, image, template_format, use)
@@ -229,6 +231,7 @@ class TemplateCache:
                 context.progress.pause,
                 keep=private or blob.digest in share.need.blobs,
             ),
+            ranges_of(blobs, context) if context.settings.partial == "auto" else None,
         )
         reading = LayerReading(context.progress, blobs)
         options = Options(
@@ -247,7 +250,7 @@ class TemplateCache:
         except ConversionDiedError as exc:
             raise self._deaths.count(image.manifest_digest, exc) from exc
         self._deaths.forget(image.manifest_digest)
-        reading.count(self._ledger.tally, image)
+        context.layers.append(reading.count(self._ledger.tally, image))
         use.add(unfinished)
         path = self._keep(unfinished, table, context, image, template_format, written=written)
         if not private:

@@ -330,7 +330,8 @@ class Worker:
         self._activity.ended(job)
         with bound(job):
             report = log.error if outcome.failed else log.info
-            report(outcome.result.value, message=outcome.message, volumes=outcome.volumes)
+            layers = outcome.layers._asdict() if any(outcome.layers) else {}
+            report(outcome.result.value, message=outcome.message, volumes=outcome.volumes, **layers)
         end = self._ends.pop(job.id, None)
         if end is not None:
             end.outcome.set_result(outcome)

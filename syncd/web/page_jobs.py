@@ -92,6 +92,9 @@ def _ended(record: JobRecord, lines: Sequence[LogLine]) -> Markup:
     took = span(record.finished - begun) if record.finished else ""
     facts = f"<span>by {text(job.cause)}</span><span>{took}</span><span>{moment(begun)}</span>"
     body = f'<p class="reason">{text(outcome.message, REASON_MAX)}</p>' if outcome else ""
+    if outcome and any(outcome.layers):
+        fetched, saved = map(size, outcome.layers)
+        body += f'<p class="muted">Layers: {text(fetched)} fetched, {text(saved)} saved</p>'
     if outcome and outcome.volumes:
         volumes = "".join(f"<li>{name(volume)}</li>" for volume in outcome.volumes[:100])
         body += f'<ul class="volumes">{volumes}</ul>'

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from click import unstyle
 
-from syncd.cli.status_text import log_lines, status_lines
+from syncd.cli.status_text import job_lines, log_lines, status_lines
 from syncd.oci import Digest, Reference
 from syncd.sync.conditions import (
     Condition,
@@ -19,7 +20,7 @@ from syncd.sync.conditions import (
     Place,
     condition_after,
 )
-from syncd.sync.job import Cause, JobRecord, Outcome, Result, State, SyncJob
+from syncd.sync.job import Cause, JobRecord, LayerBytes, Outcome, Result, State, SyncJob
 from syncd.sync.job_log import LogLine
 from syncd.sync.job_views import job_detail_json, job_json
 from syncd.sync.views import condition_json
@@ -100,3 +101,11 @@ def test_log() -> None:
 def test_nothing() -> None:
     """An empty ledger is told as that."""
     assert list(status_lines([], [], [])) == ["nothing is published yet, and nothing was looked at"]
+
+
+def test_bytes_of_layers() -> None:
+    """A job tells how much of its layers came and how much was here, where it needed any."""
+    outcome = Outcome(Result.PUBLISHED, "it is", layers=LayerBytes(2_130_000, 209_800_000))
+    told = [*job_lines([job_json(replace(JOB, outcome=outcome))])]
+    assert told[-1] == "  layers: 2.1 MB fetched, 209.8 MB saved"
+    assert not any("layers" in line for line in job_lines([job_json(JOB)]))

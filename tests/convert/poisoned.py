@@ -35,6 +35,14 @@ NONSENSE: dict[str, bytes] = {
     "unknown": b'{"say":"something"}\n',
     "no such layer": b'{"say":"open","id":1,"end":2,"layer":7}\n',
     "negative layer": b'{"say":"open","id":1,"end":2,"layer":-1}\n',
+    "no ranges": b'{"say":"open","id":1,"end":2,"layer":0,"ranges":[]}\n',
+    "odd ranges": b'{"say":"open","id":1,"end":2,"layer":0,"ranges":[[0]]}\n',
+    "ranges of text": b'{"say":"open","id":1,"end":2,"layer":0,"ranges":[["0",1]]}\n',
+    "range beyond": b'{"say":"open","id":1,"end":2,"layer":0,"ranges":[[0,99999999]]}\n',
+    "empty range": b'{"say":"open","id":1,"end":2,"layer":0,"ranges":[[0,0]]}\n',
+    "ranges descending": b'{"say":"open","id":1,"end":2,"layer":0,"ranges":[[9,1],[0,1]]}\n',
+    "many ranges": b'{"say":"open","id":1,"end":2,"layer":0,"ranges":[%b]}\n'
+    % b",".join(b"[%d,1]" % nth for nth in range(1001)),
     "foreign step": b'{"say":"advance","id":77,"amount":1}\n',
     "steps": b"".join(
         b'{"say":"begin","id":%d,"step":"s","subject":"x","total":null}\n' % nth

@@ -37,6 +37,8 @@ from syncd.oci import Descriptor, OpenedImage, Reader, open_image
 from syncd.progress import Advance, Silence
 from tests.archives import directory, file, hardlink
 from tests.convert import poisoned
+from tests.convert.parts.pulling import Puller
+from tests.convert.parts.test_pull import FIRST, SECOND
 from tests.convert.poisoned import NONSENSE
 from tests.images import Content, image, layer, write_layout
 from tests.processes import hanging_below, is_gone, until
@@ -117,6 +119,18 @@ def test_many_layers(processes: ConversionProcesses, tmp_path: Path) -> None:
         act(given, tmp_path / "out", Options(ScratchSpace(tmp_path)))
         contents.append((tmp_path / "out").read_bytes())
     assert contents[0] == contents[1]
+
+
+def test_parts(processes: ConversionProcesses, tmp_path: Path) -> None:
+    """A process that gets ranges writes the same file, with as few bytes of layers."""
+    results = []
+    for name, act in (("here", convert), ("there", processes.convert)):
+        (tmp_path / name).mkdir()
+        puller = Puller(tmp_path / name, act=act)
+        puller.pull(FIRST)
+        results.append((puller.pull(SECOND), puller.fetched, puller.whole, puller.doubts))
+    assert results[0] == results[1]
+    assert results[0][2] == []
 
 
 class Steps(Silence):

@@ -23,7 +23,9 @@ from tests.e2e.command import free_port, run, stop, wait_for
 from tests.e2e.token_service import ISSUER, SERVICE, TokenService
 from tests.images import Content
 
-_ACCESS = re.compile(r'"(?P<method>[A-Z]+) (?P<path>\S+) HTTP/[0-9.]+" (?P<status>[0-9]{3}) ')
+_ACCESS = re.compile(
+    r'"(?P<method>[A-Z]+) (?P<path>\S+) HTTP/[0-9.]+" (?P<status>[0-9]{3}) (?P<size>[0-9]+) '
+)
 _BLOB = re.compile(r"/blobs/(sha256:[0-9a-f]{64})")
 
 
@@ -33,6 +35,8 @@ class Request(NamedTuple):
     method: str
     path: str
     status: int
+    size: int
+    """Bytes of the answer's body."""
 
 
 class Registry:
@@ -143,7 +147,7 @@ class Registry:
             lines = log.read().decode().splitlines()
         found = (_ACCESS.search(line) for line in lines)
         return [
-            Request(method, entry["path"], int(entry["status"]))
+            Request(method, entry["path"], int(entry["status"]), int(entry["size"]))
             for entry in found
             if entry and entry["method"] == method and re.search(pattern, entry["path"])
         ]

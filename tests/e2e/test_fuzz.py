@@ -15,7 +15,7 @@ SECONDS = int(os.environ.get("SYNCD_FUZZ_SECONDS", "10"))
 CORPUS = CHECKOUT / "tests" / "fuzz" / "corpus"
 
 
-@pytest.mark.parametrize("target", ["tar", "convert"])
+@pytest.mark.parametrize("target", ["tar", "convert", "chunked"])
 def test_fuzz(target: str, tmp_path: Path) -> None:
     """Whatever the bytes, syncd takes or refuses them, in bounded time and memory."""
     found = tmp_path / "found"

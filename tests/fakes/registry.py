@@ -50,6 +50,12 @@ class Faults:
     """Whether HEAD leaves out the digest."""
     content_range: str | None = None
     """What a resumed blob's Content-Range says instead."""
+    shift: int = 0
+    """By how many bytes the content of a range is another than the one that was asked for."""
+    cut_ranges: list[int] = field(default_factory=list)
+    """Each entry cuts one range of a blob after so many bytes."""
+    busy_ranges: list[tuple[int, dict[str, str], bytes]] = field(default_factory=list)
+    """Answers (status, headers, body) given instead of the next ranges of a blob."""
     blobs_at: str = ""
     """Another server's address that blobs are redirected to."""
     endless: bool = False
@@ -288,10 +294,17 @@ class _Handler(BaseHTTPRequestHandler):
         # Several ranges are answered with the whole, as RFC 9110, section 14.2, allows.
         if not asked or "," in asked:
             return self._answer(200, headers, content, may_break=True)
+        if faults.busy_ranges:
+            return self._answer(*faults.busy_ranges.pop(0))
         first, last = byte_range(asked, len(content))
         place = f"bytes {first}-{last}/{len(content)}"
         headers["Content-Range"] = faults.content_range or place
-        return self._answer(206, headers, content[first : last + 1], may_break=True)
+        headers["Content-Length"] = str(last + 1 - first)
+        body = content[first - faults.shift : last + 1 - faults.shift]
+        if faults.cut_ranges:
+            body = body[: faults.cut_ranges.pop(0)]
+            self.close_connection = True
+        return self._answer(206, headers, body, may_break=True)
 
     def _referrers(
         self, repository: Repository, name: str, subject: str, query: Mapping[str, list[str]]

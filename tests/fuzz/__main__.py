@@ -1,23 +1,28 @@
 """Fuzz syncd, guided by coverage: `python -m tests.fuzz TARGET [LIBFUZZER OPTIONS] [CORPUS ...]`.
 
-The targets are `tar` and `convert`.  libFuzzer (https://llvm.org/docs/LibFuzzer.html) draws bytes
-through atheris; syncd must take or refuse them.  Any other exception is a crash, and the bytes are
-kept in a file that brings it about again when it is given in place of a corpus.  `corpus/` holds
-what a run begins with.
+The targets are `tar`, `convert` and `chunked`.  libFuzzer (https://llvm.org/docs/LibFuzzer.html)
+draws bytes through atheris; syncd must take or refuse them.  Any other exception is a crash, and
+the bytes are kept in a file that brings it about again when it is given in place of a corpus.
+`corpus/` holds what a run begins with.
 """
 
 from __future__ import annotations
 
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 import atheris
+import zstandard
 
 with atheris.instrument_imports(include=["syncd"]):
     from syncd.convert.frame_store import FrameSizes
+    from syncd.convert.parts import table, tar_split
+    from syncd.convert.parts.positions import Positions, Stretch
     from syncd.errors import ImageError, SyncdError
-    from syncd.limits import Limits
+    from syncd.limits import Limits, unbounded
+    from syncd.oci import Digest
     from syncd.tar.member import Member
     from tests import templates
 
@@ -66,7 +71,20 @@ def fuzz_convert(data: bytes) -> None:
             assert len(templates.checked(template.read_bytes())) <= LIMITS.entries.maximum + 1
 
 
-TARGETS = {"tar": fuzz_tar, "convert": fuzz_convert}
+def fuzz_chunked(data: bytes) -> None:
+    """Read a table of contents and tar-split data: what is taken is in order."""
+    stored = zstandard.compress(data, 1)
+    place = Stretch(len(data), len(stored), len(data))
+    with suppress(ImageError):
+        found = table.parse(stored, Positions(place, place, Digest.of(stored)), unbounded)
+        assert sum(part.size for part in found.parts) == sum(found.sizes)
+        assert all(part.offset <= part.end <= len(data) for part in found.parts)
+    with suppress(ImageError):
+        for segment in tar_split.segments(stored, place, Digest.of(stored), unbounded):
+            assert segment or segment == b""
+
+
+TARGETS = {"tar": fuzz_tar, "convert": fuzz_convert, "chunked": fuzz_chunked}
 
 
 if __name__ == "__main__":

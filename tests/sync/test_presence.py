@@ -113,6 +113,10 @@ class Nowhere:
         """Fail."""
         raise AssertionError("the registry was asked")
 
+    def part(self, wanted: Descriptor, offset: int, size: int) -> Reader:
+        """Fail."""
+        raise AssertionError("the registry was asked")
+
     def blob(self, wanted: Descriptor, offset: int = 0) -> Reader:
         """Fail."""
         raise AssertionError("the registry was asked")

@@ -11,7 +11,6 @@ https://distribution.github.io/distribution/spec/auth/token/
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -25,6 +24,7 @@ import urllib3.exceptions
 
 from syncd.errors import (
     InvalidReferenceError,
+    NoRangesError,
     RegistryError,
     RegistryUnavailableError,
     VerificationError,
@@ -42,14 +42,15 @@ from syncd.oci.registry.errors import (
     HeadRefusedError,
     StoreRefusedError,
     is_page,
+    media_type_of,
     page_title,
     untrusted,
 )
 from syncd.oci.registry.large import LARGE, turn_of
-from syncd.oci.registry.pages import Document, pages
+from syncd.oci.registry.pages import Document, pages, tags_in
 from syncd.oci.registry.referrers import PAGES_MAX, entries, fallback_tag
 from syncd.oci.registry.session import Timeouts, client
-from syncd.oci.registry.stream import REASON_MAX, BlobStream, cause_of, starts_at
+from syncd.oci.registry.stream import REASON_MAX, BlobStream, cause_of, is_range, starts_at
 from syncd.oci.traffic import Traffic, Unwatched
 from syncd.progress import Pause
 
@@ -132,12 +133,7 @@ class Registry:
 
         The reader raises BrokenStreamError when the connection breaks, or ends too early.
         """
-        headers = {"Accept-Encoding": "identity"}
-        if offset:
-            headers["Range"] = f"bytes={offset}-"
-        url = f"{self._base}/blobs/{wanted.digest}"
-        with deadline(self._timeouts.look):
-            answer = self._ask("GET", url, f"{self._name}@{wanted.digest}", headers)
+        answer = self._open(wanted, f"{offset}-" if offset else "")
         with ExitStack() as on_failure:
             on_failure.callback(answer.close)
             if is_page(answer, wanted.size):
@@ -153,6 +149,20 @@ class Registry:
                 raise RegistryError(f"the registry resumes {wanted.digest} at a wrong place")
             on_failure.pop_all()
         return self._stream(answer, wanted.size - offset)
+
+    def part(self, wanted: Descriptor, offset: int, size: int) -> Reader:
+        """Open bytes of a blob; raise NoRangesError where others, or all, are answered."""
+        answer = self._open(wanted, f"{offset}-{offset + size - 1}")
+        if not is_range(answer, offset, size):
+            answer.close()
+            raise NoRangesError(f"{self._host} does not serve ranges of {wanted.digest}")
+        return self._stream(answer, size)
+
+    def _open(self, wanted: Descriptor, span: str) -> requests.Response:
+        headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={span}"} if span else {})
+        url = f"{self._base}/blobs/{wanted.digest}"
+        with deadline(self._timeouts.look):
+            return self._ask("GET", url, f"{self._name}@{wanted.digest}", headers)
 
     def _stream(self, answer: requests.Response, left: int) -> BlobStream:
         return BlobStream(
@@ -173,7 +183,9 @@ class Registry:
         with deadline(self._timeouts.look):
             url = f"{self._base}/tags/list?n=1000"
             listed = pages(self._read, url, f"the tags of {self._name}", _TAG_PAGES_MAX)
-            for tag in chain.from_iterable(map(self._tags_of, listed)):
+            for tag in chain.from_iterable(
+                tags_in(page, self._host, self._name) for page in listed
+            ):
                 if isinstance(tag, str) and is_tag(tag):
                     found[tag] = None
                 else:
@@ -222,7 +234,7 @@ class Registry:
             with self._ask("HEAD", url, subject, headers) as answer:
                 answer.raw.drain_conn()  # else the connection would not be kept
                 digest = answer.headers.get("Docker-Content-Digest", "")
-                media_type = _media_type(answer)
+                media_type = media_type_of(answer)
         except (HeadRefusedError, StoreRefusedError):
             # A store's URL may be signed for GET only.
             return None
@@ -241,15 +253,6 @@ class Registry:
         # Its own words count: static file servers and proxies call it application/json.
         media_type = document_type(parse_json(content, place), place)
         return Descriptor(media_type, digest, len(content))
-
-    def _tags_of(self, content: bytes) -> list[object]:
-        try:
-            tags = json.loads(content)["tags"] or []
-        except (ValueError, KeyError, TypeError, RecursionError) as exc:
-            raise RegistryError(f"{self._host} answers no list of tags for {self._name}") from exc
-        if not isinstance(tags, list):
-            raise RegistryError(f"{self._host} answers no list of tags for {self._name}")
-        return tags
 
     def _read(self, url: str, subject: str) -> Document:
         """Read a document whole, asking for it again when it breaks off."""
@@ -346,7 +349,3 @@ class Registry:
     def _cause(self, exc: BaseException) -> str:
         """Return the innermost reason, without secrets: it may quote what the registry sent."""
         return self._login.redacted(cause_of(exc))[:REASON_MAX]
-
-
-def _media_type(answer: requests.Response) -> str:
-    return answer.headers.get("Content-Type", "").partition(";")[0].strip().lower()

@@ -120,6 +120,11 @@ def page_title(content: bytes) -> str | None:
     return " ".join(title[1].decode("utf-8", "replace").split()) if title else "without a title"
 
 
+def media_type_of(answer: requests.Response) -> str:
+    """Return the media type that an answer says it has."""
+    return answer.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+
+
 def is_page(answer: requests.Response, size: int) -> bool:
     """Tell whether a web page came instead of a blob of `size` bytes, which may be of any type."""
     html = answer.headers.get("Content-Type", "").lower().startswith("text/html")

@@ -17,7 +17,13 @@ from typing import NamedTuple, TypeVar
 
 import structlog
 
-from syncd.errors import BrokenStreamError, ImageError, NotFoundError, RegistryError
+from syncd.errors import (
+    BrokenStreamError,
+    ImageError,
+    NoRangesError,
+    NotFoundError,
+    RegistryError,
+)
 from syncd.oci.access import Repository
 from syncd.oci.manifest import Descriptor, Reader
 from syncd.oci.mirror import MirrorLocation
@@ -101,17 +107,11 @@ class MirroredRepository:
 
     def blob(self, wanted: Descriptor, offset: int = 0) -> Reader:
         """Open a blob from `offset` on; a stream that breaks is opened anew at the next place."""
-        for mirror in self._asked():
-            try:
-                stream = mirror.repository.blob(wanted, offset)
-            except NotFoundError:
-                continue
-            except (RegistryError, ImageError) as exc:
-                self._pass_over(mirror, exc)
-                continue
-            self._gave.add(mirror.location)
-            return _Stream(stream, partial(self._pass_over, mirror))
-        return self._source.blob(wanted, offset)
+        return self._open(lambda repository: repository.blob(wanted, offset))
+
+    def part(self, wanted: Descriptor, offset: int, size: int) -> Reader:
+        """Open bytes of a blob, at the first place that serves ranges."""
+        return self._open(lambda repository: repository.part(wanted, offset, size))
 
     def tags(self) -> list[str]:
         """Return all tags of the repository; raise as the registry does."""
@@ -131,6 +131,20 @@ class MirroredRepository:
         found = bool(self._gave)
         self._gave.clear()
         return found
+
+    def _open(self, open_at: Callable[[Repository], Reader]) -> Reader:
+        """Open a stream at a mirror, or at the registry."""
+        for mirror in self._asked():
+            try:
+                stream = open_at(mirror.repository)
+            except (NotFoundError, NoRangesError):
+                continue
+            except (RegistryError, ImageError) as exc:
+                self._pass_over(mirror, exc)
+                continue
+            self._gave.add(mirror.location)
+            return _Stream(stream, partial(self._pass_over, mirror))
+        return open_at(self._source)
 
     def _ask(self, question: Callable[[Repository], T]) -> T:
         """Ask the mirrors, then the registry."""

@@ -8,6 +8,7 @@ Source: https://github.com/opencontainers/distribution-spec/blob/main/spec.md, "
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from urllib.parse import urljoin, urlsplit
@@ -44,3 +45,14 @@ def pages(
         if not stays:
             raise RegistryError(f"{first.hostname} continues {subject} on another host")
     raise RegistryError(f"{subject} have more pages than {most}")
+
+
+def tags_in(page: bytes, host: str, repository: str) -> list[object]:
+    """Return what a page of a list of tags names; raise RegistryError where it is none."""
+    try:
+        tags = json.loads(page)["tags"] or []
+    except (ValueError, KeyError, TypeError, RecursionError) as exc:
+        raise RegistryError(f"{host} answers no list of tags for {repository}") from exc
+    if not isinstance(tags, list):
+        raise RegistryError(f"{host} answers no list of tags for {repository}")
+    return tags

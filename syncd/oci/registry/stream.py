@@ -106,6 +106,12 @@ def starts_at(answer: requests.Response, offset: int) -> bool:
     return bool(answer.headers.get("Content-Range", "").startswith(f"bytes {offset}-"))
 
 
+def is_range(answer: requests.Response, offset: int, size: int) -> bool:
+    """Tell whether an answer is these very bytes (RFC 9110, 15.3.7 and 14.4)."""
+    said = answer.headers.get("Content-Range", "")
+    return answer.status_code == 206 and said.startswith(f"bytes {offset}-{offset + size - 1}/")
+
+
 def cause_of(exc: BaseException) -> str:
     """Return the reason: requests wraps it three times, and a time-out is its own reason."""
     while True:
