@@ -220,6 +220,7 @@ class TemplateCache:
         table = folder / TABLE
         # What a caller's login opens is neither shared with others, nor is theirs with it.
         private = context.is_private
+        by_parts = context.settings.partial == "auto" and not private
         blobs = self._blobs(folder / "blobs" if private else None)
         earlier = [] if private else self._earlier()
         share.use(template for template, _ in earlier)
@@ -231,7 +232,7 @@ class TemplateCache:
                 context.progress.pause,
                 keep=private or blob.digest in share.need.blobs,
             ),
-            ranges_of(blobs, context) if context.settings.partial == "auto" else None,
+            ranges_of(blobs, context) if by_parts else None,
         )
         reading = LayerReading(context.progress, blobs)
         options = Options(

@@ -1,8 +1,7 @@
 """Jobs in their queues: one job per reference at a time, several references side by side.
 
-A caller's own job has a queue of its own, and nobody joins it (`syncd.sync.caller_jobs`).
-
-A trigger for a reference that is already waiting is answered with the waiting job; a trigger that
+A caller's own job has a queue of its own, and nobody joins it (`syncd.sync.caller_jobs`).  A
+trigger for a reference that is already waiting is answered with the waiting job; a trigger that
 comes while the reference's job runs makes one follow-up, however many more come.  So a burst of
 events is one job, and nothing that was pushed after a job began goes unseen.  Every job is in the
 ledger before `submit` returns, and is taken up again after a crash.  The jobs of one registry are
