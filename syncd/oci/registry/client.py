@@ -71,9 +71,8 @@ class Registry:
     `pause` waits between attempts, so that a daemon that stops need not wait it out.  `timeouts`
     bounds the waits of each attempt, how many attempts there are, and each look as a whole.
     `logins` keeps tokens for further objects of the same repository, and the waits that registries
-    ask for: while a wait lasts that is too long to be waited out, RegistryUnavailableError is
-    raised.  `traffic` hears of every request.  With `public` the registry, and whatever it leads
-    to, is reached at public addresses alone.
+    ask for: while one lasts that is too long, RegistryUnavailableError is raised.  `traffic` hears
+    of every request.  With `public` only public addresses are connected to.
     """
 
     def __init__(
