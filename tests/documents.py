@@ -40,6 +40,7 @@ UNRUN = {
     ("signatures.md", "cosign sign --key"): "tests/e2e/test_signatures.py does what it does",
     ("senders.md", "openssl"): "the drop-in is not there; tests/e2e/test_senders.py has it ring",
     ("reliability.md", "tests/e2e/run"): "they are end-to-end tests themselves",
+    ("reliability.md", "-m pytest"): "it is a test itself, of a checkout",
 }
 """Page and some words of each block that is not run, and the reason."""
 

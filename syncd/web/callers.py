@@ -103,7 +103,8 @@ class Caller:
     def need(self, scope: Scope, purpose: str) -> None:
         """Raise HTTPForbidden where the caller lacks a scope that this purpose needs."""
         if scope not in self.scopes:
-            raise web.HTTPForbidden(reason=f"{purpose} needs the scope {scope}")
+            who = "type it as root" if self.is_local else "the API token has it"
+            raise web.HTTPForbidden(reason=f"{purpose} needs the scope {scope}; {who}")
 
     def permit(self, config: Config, reference: Reference) -> None:
         """Raise HTTPForbidden where the caller may not have a registry asked for a reference.
