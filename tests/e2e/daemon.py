@@ -145,8 +145,8 @@ class Client:
 class Syncd(Client):
     """The daemon with a configuration in `folder`, running while the context is open.
 
-    It watches `images` (`HOST:PORT/OWNER/NAME:TAG`) of one registry on loopback and publishes to
-    a directory target; it does nothing on its own schedule.  With `user` it gives `password` to
+    It watches `images` (`HOST:PORT/OWNER/NAME:TAG`) of one registry on loopback, brings any other
+    that the API asks for, and publishes to a directory target; it does nothing on its own schedule.  With `user` it gives `password` to
     the registry, which has `mirrors`.  `within` is a command that the daemon is started by,
     `server` are lines of that table, and `more` are lines at the end of its configuration.  It
     knows the registries `hosts`, too.
@@ -284,6 +284,7 @@ class Syncd(Client):
             f'listen = "127.0.0.1:{self.port}"',
             f'webhook_secret_file = "{self.folder}/webhook-secret"',
             f'api_token_file = "{self.folder}/api-token"',
+            'on_demand = ["*/**"]',
             "[state]",
             f'directory = "{self.folder}/state"',
             'reserve = "1MiB"',
