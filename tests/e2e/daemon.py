@@ -146,10 +146,10 @@ class Syncd(Client):
     """The daemon with a configuration in `folder`, running while the context is open.
 
     It watches `images` (`HOST:PORT/OWNER/NAME:TAG`) of one registry on loopback, brings any other
-    that the API asks for, and publishes to a directory target; it does nothing on its own schedule.  With `user` it gives `password` to
-    the registry, which has `mirrors`.  `within` is a command that the daemon is started by,
-    `server` are lines of that table, and `more` are lines at the end of its configuration.  It
-    knows the registries `hosts`, too.
+    that the API asks for, and publishes to a directory target; it does nothing on its own schedule.
+    With `user` it gives `password` to the registry, which has `mirrors`.  `within` is a command
+    that the daemon is started by, `server` are lines of that table, and `more` are lines at the end
+    of its configuration.  It knows the registries `hosts`, too.
     """
 
     def __init__(

@@ -161,6 +161,9 @@ def world(scratch: Path, registry: Registry) -> Iterator[World]:
         for name in LISTED:
             repository = peers[name].reference.removesuffix(":v1")
             more += ["[[image]]", f'repository = "{repository}"', 'tags = ["re:."]']
+        # Only what is watched is asked for with the registry's password.
+        repository = peers[GIVING_AWAY].reference.removesuffix(":v1")
+        more += ["[[image]]", f'repository = "{repository}"', 'tags = ["v1"]']
         daemon = stack.enter_context(
             Syncd(
                 folder / "syncd",

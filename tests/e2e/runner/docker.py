@@ -214,7 +214,8 @@ def _copy(source: str, reference: str) -> None:
     """Copy an index to ghcr.io; registries.conf tells other places for reading only."""
     address = os.environ["STANDIN_REGISTRY"]
     target = f"docker://{address}/{reference.removeprefix('ghcr.io/')}"
-    options = ["--quiet", "--all", "--dest-tls-verify=false"]
+    # Else skopeo may put layers in place that it knows to be the same, as another run pushed them.
+    options = ["--quiet", "--all", "--preserve-digests", "--dest-tls-verify=false"]
     options += [word.replace("--", "--dest-") for word in _login()]
     run("skopeo", "copy", *options, source, target)
 
