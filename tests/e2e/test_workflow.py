@@ -219,29 +219,19 @@ def test_attestations(story: Story, name: str) -> None:
 
 @pytest.mark.parametrize("event", CHUNKED)
 def test_chunked(story: Story, event: str) -> None:
-    """Layers have a table of their parts, and all that names an image names what was pushed."""
-    played = story.played[event]
-    tags = {tag for tags in played.moved.values() for tag in tags}
-    assert played.moved
-    for repository in played.moved:
-        name = repository.rpartition("/")[2]
-        for tag in tags & {"main", "latest"}:
-            index = story.inspect(f"{name}:{tag}")
-            image, attestations = index["manifests"]
-            for layer in story.inspect(f"{name}@{image['digest']}")["layers"]:
-                assert layer["mediaType"] == "application/vnd.oci.image.layer.v1.tar+zstd"
-                (table,) = [
-                    key for key in layer["annotations"] if key.endswith("manifest-checksum")
-                ]
-                assert "zstd-chunked" in table
-            for layer in story.inspect(f"{name}@{attestations['digest']}")["layers"]:
-                statement = story.blob(layer["digest"])
-                assert statement["subject"][0]["digest"] == {
-                    "sha256": image["digest"].removeprefix("sha256:")
-                }
-    assert {story.digest(r.rpartition("/")[2], played.commit) for r in played.moved} == {
-        one.partition("@")[2] for one in story.run(event).signed
-    }
+    """Layers have a table of their parts, and what names the image names what was pushed."""
+    signed = story.run(event).signed
+    assert len(signed) == len(story.played[event].moved) > 0
+    for reference in signed:
+        place, _, digest = reference.partition("@")
+        name = place.rpartition("/")[2]
+        image, attestations = story.inspect(f"{name}@{digest}")["manifests"]
+        for layer in story.inspect(f"{name}@{image['digest']}")["layers"]:
+            assert layer["mediaType"] == "application/vnd.oci.image.layer.v1.tar+zstd"
+            assert any("zstd-chunked.manifest-checksum" in key for key in layer["annotations"])
+        for layer in story.inspect(f"{name}@{attestations['digest']}")["layers"]:
+            (subject,) = story.blob(layer["digest"])["subject"]
+            assert subject["digest"] == {"sha256": image["digest"].removeprefix("sha256:")}
 
 
 def test_signed(story: Story) -> None:
