@@ -17,7 +17,7 @@ from typing import Self
 from syncd.errors import InvalidReferenceError
 
 _REGISTRY = re.compile(
-    r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9a-fA-F:]+\])(?::[0-9]{1,5})?"
+    r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9a-fA-F:]+\])(?::(?P<port>[0-9]{1,5}))?"
 )
 _REPOSITORY = re.compile(
     r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*)*"
@@ -115,7 +115,8 @@ class Reference:
             registry, repository = first.lower(), rest
         else:
             registry, repository = "docker.io", name
-        if not _REGISTRY.fullmatch(registry):
+        host = _REGISTRY.fullmatch(registry)
+        if host is None or not 0 < int(host["port"] or 443) < 1 << 16:
             raise _invalid(text, f"{registry!r} is not a registry host")
         if registry in _DOCKER_HUB:
             registry = "docker.io"
