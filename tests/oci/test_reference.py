@@ -100,7 +100,7 @@ def test_typed() -> None:
         ("ghcr.io:/o/i", "'ghcr.io:' is not a registry host"),
         ("ghcr.io:port/o/i", "'ghcr.io:port' is not a registry host"),
         ("ghcr.io:65536/o/i", "'ghcr.io:65536' is not a registry host"),
-        ("[::1]:0/o/i", "'[::1]:0' is not a registry host"),
+        ("ghcr.io:0/o/i", "'ghcr.io:0' is not a registry host"),
         ("ghcr.io:443000/o/i", "is not a registry host"),
         ("ghcr.io//o/i", "is not a repository"),
         ("ghcr.io/o/i/", "is not a repository"),
