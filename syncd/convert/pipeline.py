@@ -242,16 +242,16 @@ def _unpacked(
                 return kept
         # A layer that was kept unpacked is not read, and not told of.
         blob = layer.descriptor
-        prospect = pulls.look(layer)
-        if prospect is not None:
-            pulled = pulls.pull(prospect, until_over)
-            if pulled is not None:
-                return pulled
-        advance = until_over(progress.begin("layer", str(blob.digest), blob.size))
-        advance(0)
-        log = prospect.new_log() if prospect else None
-        with closing(opened.open_layer(blob)) as reader, share.working():
-            return unpack(reader, layer, resources, advance, log)
+        with pulls.look(layer) as prospect:
+            if prospect is not None:
+                pulled = pulls.pull(prospect, until_over)
+                if pulled is not None:
+                    return pulled
+            advance = until_over(progress.begin("layer", str(blob.digest), blob.size))
+            advance(0)
+            log = prospect.new_log() if prospect else None
+            with closing(opened.open_layer(blob)) as reader, share.working():
+                return unpack(reader, layer, resources, advance, log)
 
     with ThreadPoolExecutor(LAYERS_AT_A_TIME, thread_name_prefix="layer") as pool:
         running = {}

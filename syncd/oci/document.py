@@ -106,13 +106,22 @@ def parse_json(content: bytes, place: str) -> dict[str, Any]:
 
     Raise ImageError when it is none, and LimitError when it has more than VALUES_MAX values.
     """
+    return mapping(_parsed(content, place), place)
+
+
+def parse_array(content: bytes, place: str) -> list[Any]:
+    """Return the elements of an array that comes without its brackets; raise as `parse_json`."""
+    found: list[Any] = _parsed(b"[%b]" % content, place)
+    return found
+
+
+def _parsed(content: bytes, place: str) -> Any:
     if sum(content.count(mark) for mark in (b",", b"[", b"{")) > VALUES_MAX:
         raise LimitError(f"{place} has more than {VALUES_MAX} values, which no real image has")
     try:
-        value = json.loads(content)
+        return json.loads(content)
     except (ValueError, RecursionError) as exc:
         raise ImageError(f"{place} is not JSON: {exc!s:.200}") from exc
-    return mapping(value, place)
 
 
 def mapping(value: object, place: str) -> dict[str, Any]:

@@ -112,7 +112,7 @@ class Caller:
         What is watched may be asked for.  Anything else needs the scope create and, over the
         network, a pattern that allows it: a host must not be made to fetch from anywhere.
         """
-        if config.watching(reference) is not None:
+        if _is_watched(config, reference):
             return
         self.need(Scope.CREATE, f"{reference}, which is not watched,")
         if not self.is_local and not config.server.allows(reference):
@@ -129,11 +129,7 @@ class Caller:
         everything = Scope.UPKEEP in self.scopes
 
         def may(template: Template) -> bool:
-            return (
-                everything
-                or not template.private
-                or config.watching(template.reference) is not None
-            )
+            return everything or not template.private or _is_watched(config, template.reference)
 
         return may
 
@@ -143,9 +139,17 @@ class Caller:
         This host's own login is for what is watched, and for root.  Anybody else is asked for
         anonymously, so that nobody gets what only this host may have.
         """
-        if self.is_local or config.watching(reference) is not None:
+        if self.is_local or _is_watched(config, reference):
             return None
         return CallerLogin()
+
+
+def _is_watched(config: Config, reference: Reference) -> bool:
+    """Tell whether a reference is one that syncd brings by itself.
+
+    A digest may name anything that the repository has, whatever tag stands before it.
+    """
+    return reference.digest is None and config.watching(reference) is not None
 
 
 CALLER = web.RequestKey("caller", Caller)

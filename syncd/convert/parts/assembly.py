@@ -27,6 +27,9 @@ from syncd.oci import Range, Reader
 PART_MAX = 16 << 20
 """Bytes of a part that is fetched at most, plain or as it lies in the blob: it is held."""
 
+SOURCES_MAX = 400_000
+"""Places that the contents of a layer come from at most."""
+_STEP = 256  # places whose memory is counted at a time
 SOURCE = 150
 """Bytes of memory that a source takes, about."""
 _CHUNK = 256 << 10  # bytes of the tar that are given out at a time, about
@@ -60,7 +63,9 @@ class FetchedParts:
         """Return the plain bytes of the next part; raise ImageError where it is another."""
         while part.offset >= self._end:
             self._take(self._end - self._at)
-            following = next(self._ranges)
+            following = next(self._ranges, None)
+            if following is None:
+                raise ImageError("a part lies where nothing was fetched")
             self._at, self._end = following.offset, following.offset + following.size
         self._take(part.offset - self._at)
         content = _decompressed(self._take(part.end - part.offset), part.size)
@@ -106,7 +111,7 @@ def plan_of(table: Table, index: PartIndex, hold: Hold) -> Plan:
     sources: list[Source] = []
     missing: list[Part] = []
     ends = array("Q")
-    first, find = 0, index.find
+    first, counted, find = 0, 0, index.find
     for end in table.ends:
         last: Source | None = None
         for part in table.parts[first:end]:
@@ -114,6 +119,8 @@ def plan_of(table: Table, index: PartIndex, hold: Hold) -> Plan:
                 last = part.size
                 sources.append(last)
                 continue
+            if len(sources) - counted >= _STEP:
+                counted = _counted(sources, counted, hold)
             found = find(part.digest, part.size)
             if not found:
                 last = part
@@ -132,8 +139,16 @@ def plan_of(table: Table, index: PartIndex, hold: Hold) -> Plan:
                     sources.append(last)
         first = end
         ends.append(len(sources))
-    hold(SOURCE * len(sources))
+    _counted(sources, counted, hold)
     return Plan(sources, ends, missing)
+
+
+def _counted(sources: Sequence[Source], counted: int, hold: Hold) -> int:
+    """Tell how much memory the sources take that were not counted; return how many are counted."""
+    hold(SOURCE * (len(sources) - counted))
+    if len(sources) > SOURCES_MAX:
+        raise ImageError(f"its parts lie in more than {SOURCES_MAX} places")
+    return len(sources)
 
 
 def assembled(

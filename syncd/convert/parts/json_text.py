@@ -61,6 +61,7 @@ class JsonText:
         self._text = ""
         self._at = 0
         self._ended = False
+        self._one_by_one = False
 
     def next(self) -> str:
         """Return the next character that is no space, and stay there; nothing at the end."""
@@ -114,14 +115,16 @@ class JsonText:
         """Take as many objects as surely are whole in the text that is here, and not the last.
 
         To read them one by one takes four times as long.  Where a text in them looks like their
-        end, none is taken.
+        end, none is taken before the next piece: a second look at the same text would fail, too.
         """
-        end = self._text.rfind(_BETWEEN, self._at)
+        end = -1 if self._one_by_one else self._text.rfind(_BETWEEN, self._at)
         if end < 0:
+            self._one_by_one = True
             return ()
         try:
             found = json.loads(f"[{self._text[self._at : end + 1]}]")
         except (ValueError, RecursionError):
+            self._one_by_one = True
             return ()
         self._at = end + 2
         return cast(Sequence[Any], found)
@@ -130,6 +133,7 @@ class JsonText:
         """Take the next piece, and let go of what was read; return whether there was one."""
         piece = next(self._source, None)
         self._ended = piece is None
+        self._one_by_one = False
         self._text = self._text[self._at :] + self._decoder.decode(piece or b"", self._ended)
         self._at = 0
         return not self._ended

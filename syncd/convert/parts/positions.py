@@ -70,6 +70,8 @@ class Positions:
             return None
         tar_split = Stretch(*_numbers(said[_TAR_SPLIT], 3))
         found = cls(Stretch(*table), tar_split, _checksum(said[_CHECKSUM]))
+        if not found.table.size or not tar_split.size:
+            raise ImageError("its annotations name no bytes")
         if found.table.end > found.tar_split.offset or tar_split.end > layer.size:
             raise ImageError("its annotations name places that its blob does not have")
         if max(found.table.size, tar_split.size) > STORED_MAX:

@@ -25,14 +25,35 @@ from syncd.convert.parts.tar_split import segments
 from syncd.convert.unpack import Unpacked, UnpackResources, unpack_plain
 from syncd.errors import (
     ImageError,
+    LimitError,
     LostFrameError,
     RegistryError,
     RegistryUnavailableError,
     StoppedError,
 )
-from syncd.limits import Budget
+from syncd.limits import Budget, Hold
 from syncd.oci import Descriptor, Layer, OpenedImage, Range
 from syncd.progress import Advance, Progress
+
+_TOLD = 3  # layers whose tables are said to be wrong
+
+
+class _Held:
+    """Memory that a layer's tables take, and that is given back."""
+
+    def __init__(self, hold: Hold) -> None:
+        self._hold = hold
+        self._amount = 0
+
+    def hold(self, amount: int) -> None:
+        """Hold so many bytes more; raise what the hold of all raises."""
+        self._hold(amount)
+        self._amount += amount
+
+    def free(self) -> None:
+        """Give back all of it."""
+        self._hold(-self._amount)
+        self._amount = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +73,7 @@ class Prospect:
 class PartialPulls:
     """Pulls layers of one image by parts, in one attempt to convert it.
 
-    `doubts` are sentences on what is wrong with the image's tables.  Safe to use from several
-    threads.
+    Safe to use from several threads.
     """
 
     def __init__(
@@ -63,7 +83,7 @@ class PartialPulls:
         share: Share,
         progress: Progress,
     ) -> None:
-        self.doubts: list[str] = []
+        self._doubts: list[str] = []
         self._opened = opened
         self._resources = resources
         self._index = PartIndex(resources.scratch, resources.frames, share.hold)
@@ -76,8 +96,28 @@ class PartialPulls:
     def __exit__(self, *_: object) -> None:
         self._index.close()
 
-    def look(self, layer: Layer) -> Prospect | None:
-        """Fetch what a layer says of its parts; None where it says nothing that can be used."""
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """Sentences on what is wrong with the image's tables, of the first layers, and how many."""
+        more = len(self._doubts) - _TOLD
+        return (
+            *self._doubts[:_TOLD],
+            *([f"{more} more layers were pulled whole"] if more > 0 else ()),
+        )
+
+    @contextmanager
+    def look(self, layer: Layer) -> Iterator[Prospect | None]:
+        """Fetch what a layer says of its parts; None where it says nothing that can be used.
+
+        What that takes of the memory is given back at the end.
+        """
+        held = _Held(self._share.hold)
+        try:
+            yield self._look(layer, held)
+        finally:
+            held.free()
+
+    def _look(self, layer: Layer, held: _Held) -> Prospect | None:
         blob = layer.descriptor
         if self._opened.open_ranges is None or not self._resources.frames.remembered:
             return None
@@ -89,10 +129,12 @@ class PartialPulls:
                 wanted = [positions.table]
                 if not self._index.is_empty():
                     wanted.append(positions.tar_split)
-            table, *rest = self._fetch(blob, [Range(place.offset, place.size) for place in wanted])
+            places = [Range(place.offset, place.size) for place in wanted]
+            table, *rest = self._fetch(blob, places, held)
             with self._share.working():
-                parsed = parse(table, positions, self._share.hold)
+                parsed = parse(table, positions, held.hold)
             return Prospect(layer, positions, parsed, b"".join(rest))
+        held.free()
         return None
 
     def pull(self, prospect: Prospect, until_over: Callable[[Advance], Advance]) -> Unpacked | None:
@@ -102,14 +144,25 @@ class PartialPulls:
         """
         if not prospect.tar_split:
             return None
+        held = _Held(self._share.hold)
+        try:
+            with self._doubting(prospect.layer):
+                return self._pull(prospect, until_over, held)
+        finally:
+            held.free()
+        return None
+
+    def _pull(
+        self, prospect: Prospect, until_over: Callable[[Advance], Advance], held: _Held
+    ) -> Unpacked | None:
         layer, blob = prospect.layer, prospect.layer.descriptor
         with self._share.working():
-            plan = plan_of(prospect.table, self._index, self._share.hold)
+            plan = plan_of(prospect.table, self._index, held.hold)
             ranges = ranges_of(plan.missing)
         if not pays(ranges, blob.size) or any(map(_is_large, plan.missing)):
             return None
         own = self._resources.budget.share()
-        with self._doubting(layer), _refunded(own):
+        with _refunded(own):
             amount = sum(size for _, size in ranges)
             described = prospect.positions.described
             advance = until_over(
@@ -131,11 +184,10 @@ class PartialPulls:
                     prospect.table, plan, parts, index=self._index, fetched=fetched, log=log
                 )
                 return unpack_plain(chunks, layer, self._resources, own, log)
-        return None
 
-    def _fetch(self, blob: Descriptor, places: Sequence[Range]) -> list[bytes]:
+    def _fetch(self, blob: Descriptor, places: Sequence[Range], held: _Held) -> list[bytes]:
         """Return what lies in these places of a blob."""
-        self._share.hold(2 * sum(place.size for place in places))
+        held.hold(2 * sum(place.size for place in places))
         found = []
         with closing(self._opened.ranges(blob, places)) as stream:
             for place in places:
@@ -153,8 +205,10 @@ class PartialPulls:
         """End the block early where the layer has to be pulled whole, and note why."""
         try:
             yield
+        except LimitError:
+            return  # the image is perhaps within its bounds without its tables
         except ImageError as exc:
-            self.doubts.append(
+            self._doubts.append(
                 f"layer {layer.descriptor.digest} was pulled whole, since what it says of its "
                 f"parts is not right: {exc.what}"
             )

@@ -21,8 +21,12 @@ from syncd.errors import ImageError, VerificationError
 from syncd.limits import Hold
 from syncd.oci import Digest
 
+ENTRIES_MAX = 1_000_000
+"""Entries of a layer at most, with or without a content."""
 PARTS_MAX = 200_000
 """Parts of a layer at most; one of 200 MiB has about ten thousand."""
+PART_MAX = 1 << 31
+"""Bytes of a part with a digest at most; zeros may be more."""
 PART = 300
 """Bytes of memory that a part of a table takes, about."""
 
@@ -95,7 +99,9 @@ def _read_entries(text: JsonText, files: _Files) -> None:
     """Read the entries: an array, or null where there are none, as Go writes it."""
     if text.next() == "n" and text.value() is None:
         return
-    for entry in text.elements():
+    for number, entry in enumerate(text.elements()):
+        if number == ENTRIES_MAX:
+            raise ImageError(f"it has more than {ENTRIES_MAX} entries")
         if not isinstance(entry, dict):
             raise ImageError("an entry of it is no object")
         files.take(entry)
@@ -149,11 +155,13 @@ class _Files:
             raise ImageError("a part lies at no number")
         if not 0 < size <= self._left or not self._at <= offset <= self._end <= self._last:
             raise ImageError("a part lies where it cannot")
+        if size > PART_MAX and digest:
+            raise ImageError(f"a part is larger than {PART_MAX} bytes")
         self._left -= size
         parts = self.parts
         if len(parts) > self._first:  # the part before it is of the same file, and ends here
             before = parts[-1]
-            parts[-1] = Part(before.digest, before.size, before.offset, offset)
+            parts[-1] = _whole(Part(before.digest, before.size, before.offset, offset))
         self._at = offset
         parts.append(Part(digest, size, offset, self._end))
         if len(parts) % _STEP == 1:
@@ -166,6 +174,14 @@ class _Files:
         if self._left:
             raise ImageError("a file has fewer bytes of parts than it has itself")
         if len(self.ends) < len(self.sizes):
+            _whole(self.parts[-1])
             self._first = len(self.parts)
             self.ends.append(self._first)
             self._at = self._end
+
+
+def _whole(part: Part) -> Part:
+    """Return a part that has bytes in the blob, or is zeros; raise ImageError for another."""
+    if part.digest and part.end == part.offset:
+        raise ImageError("a part has no bytes in the blob")
+    return part

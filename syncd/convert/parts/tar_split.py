@@ -15,7 +15,7 @@ from syncd.convert.parts.json_text import pieces
 from syncd.convert.parts.positions import Stretch
 from syncd.errors import ImageError, VerificationError
 from syncd.limits import Hold
-from syncd.oci import Digest, parse_json
+from syncd.oci import Digest, parse_array
 
 LINE_MAX = 8 << 20
 """Bytes of a line at most: tar-split writes the padding behind an archive as one entry."""
@@ -33,7 +33,7 @@ def segments(stored: bytes, place: Stretch, digest: Digest, hold: Hold) -> Gener
     if Digest.of(stored, digest.algorithm) != digest:
         raise VerificationError("they have other content than their digest says")
     for batch in _batches(pieces(stored, place.plain, hold)):
-        for entry in parse_json(b'{"":[%b]}' % batch, "they")[""]:
+        for entry in parse_array(batch, "a stretch of them"):
             if not isinstance(entry, dict):
                 raise ImageError("an entry of them is no object")
             kind = entry.get("type")

@@ -302,7 +302,7 @@ class Registry:
                 self._wait(attempt, exc)
             except StoreRefusedError:
                 # The URL that the registry redirected to is signed for a time, which was over.
-                if not may_redirect_anew:
+                if not may_redirect_anew or attempt == self._timeouts.attempts - 1:
                     raise
                 may_redirect_anew = False
             except requests.exceptions.SSLError as exc:

@@ -17,6 +17,7 @@ from syncd.convert.parts import json_text, positions, table, tar_split
 from syncd.convert.parts.positions import Positions, Stretch
 from syncd.errors import ImageError, VerificationError
 from syncd.limits import unbounded
+from syncd.oci.manifest import Descriptor
 from syncd.oci.reference import Digest
 
 BEGIN = 1 << 30  # where the table is said to begin: behind all frames
@@ -112,18 +113,58 @@ def test_pieces(entries: list[Any], piece: int, indent: int | None) -> None:
     assert results[0] == results[1]
 
 
+def entries(number: int, **more: object) -> list[dict[str, object]]:
+    """Return files of one byte, each with a byte of the blob."""
+    one = {"type": "reg", "size": 1, "digest": HEX}
+    return [one | {"offset": nth, "endOffset": nth + 1} | more for nth in range(1, number + 1)]
+
+
 def test_misleading_names() -> None:
     """A name that looks like the end of an entry is a name."""
-    one = {"type": "reg", "name": '"},{"', "size": 1, "digest": HEX, "offset": 1, "endOffset": 2}
     for nth in (2, 300):
-        found = read(
-            json.dumps(
-                {"version": 1, "entries": [one] * nth, "tarSplitDigest": HEX}, separators=(",", ":")
-            )
-            .encode()
-            .replace(b'"offset":1', b'"offset":2')
-        )
+        fields = {"version": 1, "entries": entries(nth, name='"},{"'), "tarSplitDigest": HEX}
+        found = read(json.dumps(fields, separators=(",", ":")).encode())
         assert len(found.sizes) == nth
+
+
+def test_a_text_is_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What only looks like many entries is tried as many once a piece, and not at every entry."""
+    tried = list[str]()
+    loads = json.loads
+
+    def counting(text: str) -> Any:
+        tried.append(text)
+        return loads(text)
+
+    monkeypatch.setattr(json, "loads", counting)
+    text = b'{"version":1,"entries":[%b{"a":"},{"}],"tarSplitDigest":"%b"}'
+    read(text % (b"{}," * 20_000, HEX.encode()))
+    assert len(tried) <= 2
+
+
+def test_no_bytes() -> None:
+    """A part that has bytes of a file and none of the blob is refused, wherever it stands."""
+    for place in range(3):
+        files = entries(3)
+        files[place]["endOffset"] = files[place]["offset"]
+        with pytest.raises(ImageError, match="no bytes in the blob"):
+            read(document(*files))
+
+
+def test_too_many_entries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Entries without a content are bounded, too."""
+    monkeypatch.setattr(table, "ENTRIES_MAX", 3)
+    read(document(*[{"type": "dir"}] * 3))
+    with pytest.raises(ImageError, match="more than 3 entries"):
+        read(document(*[{"type": "dir"}] * 4))
+
+
+def test_large_part() -> None:
+    """A part that no row can name is refused; zeros may be many."""
+    huge = {"type": "reg", "size": table.PART_MAX + 1, "offset": 1, "endOffset": 2, "digest": HEX}
+    with pytest.raises(ImageError, match="a part is larger"):
+        read(document(huge))
+    assert read(document(huge | {"chunkType": "zeros"})).parts[0].size == table.PART_MAX + 1
 
 
 def test_no_entries() -> None:
@@ -182,16 +223,42 @@ def test_other_size(plain: int) -> None:
 def test_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
     """A table of too many parts is refused, and each is counted before."""
     monkeypatch.setattr(table, "PARTS_MAX", 3)
-    one = {"type": "reg", "size": 1, "digest": HEX, "offset": 1, "endOffset": 1}
-    read(document(*[one] * 3))
+    read(document(*entries(3)))
     with pytest.raises(ImageError, match="more than 3 parts"):
-        read(document(*[one] * 300))
+        read(document(*entries(300)))
+
+
+@pytest.mark.parametrize(
+    "line", [b'{"type":2}],"":5,"x":[1', b'{"type":2}],"":null,"x":[1', b"5", b"]"]
+)
+def test_lines_that_end_their_batch(line: bytes) -> None:
+    """No line of tar-split data gets out of the list that the lines are read as."""
+    with pytest.raises(ImageError):
+        split(line)
+
+
+@pytest.mark.parametrize(("place", "tar_split"), [("5:0:9:1", "20:9:9"), ("5:9:9:1", "20:0:0")])
+def test_annotations_without_bytes(place: str, tar_split: str) -> None:
+    """Annotations that name no bytes are refused: no range can be asked for."""
+    blob = Descriptor(
+        "application/vnd.oci.image.layer.v1.tar+zstd",
+        Digest.parse(HEX),
+        1 << 20,
+        annotations=tuple(
+            (f"io.github.containers.zstd-chunked.{key}", text)
+            for key, text in {
+                "manifest-checksum": HEX,
+                "manifest-position": place,
+                "tarsplit-position": tar_split,
+            }.items()
+        ),
+    )
+    with pytest.raises(ImageError, match="name no bytes"):
+        Positions.of(blob)
 
 
 def test_annotated_bounds() -> None:
     """Annotations that name too large a table, or data, are refused before anything is fetched."""
-    from syncd.oci.manifest import Descriptor
-
     blob = Descriptor(
         "application/vnd.oci.image.layer.v1.tar+zstd",
         Digest.parse(HEX),
