@@ -16,6 +16,7 @@ from syncd.oci.mirror import MirrorLocation
 from syncd.oci.range_reader import Range, RangeReader
 from syncd.oci.reference import (
     GITHUBS_REGISTRY,
+    PORT_PATTERN,
     Digest,
     Platform,
     Reference,
@@ -30,6 +31,7 @@ __all__ = [
     "OCI_CONFIG",
     "OCI_INDEX",
     "OCI_MANIFEST",
+    "PORT_PATTERN",
     "AnonymousAccess",
     "BlobCache",
     "CallerAccess",

@@ -16,8 +16,12 @@ from typing import Self
 
 from syncd.errors import InvalidReferenceError
 
+PORT_PATTERN = (
+    "(?:6553[0-5]|655[0-2][0-9]|65[0-4][0-9]{2}|6[0-4][0-9]{3}|[1-5][0-9]{4}|[1-9][0-9]{0,3})"
+)
+"""A regular expression that matches the ports of TCP, 1 to 65535 (RFC 9293, section 3.1)."""
 _REGISTRY = re.compile(
-    r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9a-fA-F:]+\])(?::(?P<port>[0-9]{1,5}))?"
+    rf"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9a-fA-F:]+\])(?::{PORT_PATTERN})?"
 )
 _REPOSITORY = re.compile(
     r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*)*"
@@ -115,8 +119,7 @@ class Reference:
             registry, repository = first.lower(), rest
         else:
             registry, repository = "docker.io", name
-        host = _REGISTRY.fullmatch(registry)
-        if host is None or not 0 < int(host["port"] or 443) < 1 << 16:
+        if not _REGISTRY.fullmatch(registry):
             raise _invalid(text, f"{registry!r} is not a registry host")
         if registry in _DOCKER_HUB:
             registry = "docker.io"

@@ -26,6 +26,7 @@ class _Request:
     delivery: str | None
     settle: float
     since: float
+    made: Callable[[list[SyncJob]], object]
     jobs: asyncio.Future[list[SyncJob]]
 
 
@@ -60,15 +61,17 @@ class Intake:
         delivery: str | None = None,
         settle: float = 0.0,
         since: float = math.inf,
+        made: Callable[[list[SyncJob]], object] = lambda _: None,
     ) -> list[SyncJob]:
         """Return a job for each reference, once all are written down; raise LedgerError.
 
         A job that began to run after `since`, a time of the loop, will do as well as one that
-        waits.  A caller who goes away changes nothing.
+        waits.  `made` hears of the jobs while the lock is still held.  A caller who goes away
+        changes nothing.
         """
         loop = asyncio.get_running_loop()
         wanted = tuple(dict.fromkeys(references))
-        request = _Request(wanted, cause, delivery, settle, since, loop.create_future())
+        request = _Request(wanted, cause, delivery, settle, since, made, loop.create_future())
         self._requests.append(request)
         if self._writer is None:
             self._writer = loop.create_task(self._write_all())
@@ -104,6 +107,7 @@ class Intake:
         for job, settle in new.values():
             self._enqueue(job, settle)
         for request, jobs in answers:
+            request.made(jobs)
             request.jobs.set_result(jobs)
 
     def _jobs(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -61,6 +62,10 @@ class JobEnd:
     work: asyncio.Task[Outcome] | None = None
     parts: tuple[SyncJob, ...] = ()
     cancelled: bool = False
+
+    def take_parts(self, others: Collection[str], jobs: Iterable[SyncJob]) -> None:
+        """Take as parts those of the jobs that were made for this one: none of these ids."""
+        self.parts = tuple(job for job in jobs if job.id not in others)
 
     def stop(self) -> None:
         """Have the work end where it waits."""

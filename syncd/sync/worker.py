@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
+from functools import partial
 
 import structlog
 
@@ -125,9 +126,8 @@ class Worker:
     async def cancel(self, job: str) -> bool:
         """Ensure that a job has ended, and the jobs that it made of tags; return whether it did so.
 
-        False says that the job is none of this worker's: it is over, or another process has it.
-        A thread that works for a job ends at its next byte, perhaps after the job; what it has
-        published until then stays.
+        False says that the job is over, or another process's.  A thread that works for it ends at
+        its next byte, perhaps after the job; what was published until then stays.
         """
         async with self._intake.lock:  # nobody puts a job into a queue that is being emptied
             end = self._ends.get(job)
@@ -343,8 +343,7 @@ class Worker:
         """
         end = self._ends[job.id]
         listing = await self._handler.watched_tags(job.reference)
-        others = set(self._ends)
-        jobs = await self._intake.take(listing.tags, job.cause, since=end.queued)
-        end.parts = tuple(part for part in jobs if part.id not in others)
+        made = partial(end.take_parts, frozenset(self._ends))
+        jobs = await self._intake.take(listing.tags, job.cause, since=end.queued, made=made)
         ends = await asyncio.gather(*(self.finished(part) for part in jobs))
         return outcome_of_tags(ends, listing.warnings)

@@ -21,7 +21,7 @@ from pydantic import (
 from pydantic_core import CoreSchema, ErrorDetails, PydanticCustomError, core_schema
 
 from syncd.errors import InvalidReferenceError, RequestError
-from syncd.oci import Reference
+from syncd.oci import PORT_PATTERN, Reference
 
 _LONGEST_LINE = 2048
 """Characters of a text that a pattern decides: patterns that look ahead take their time."""
@@ -31,7 +31,7 @@ _PATH = rf"{_PART}(?:(?:[._]|__|-+){_PART})*(?:/{_PART}(?:(?:[._]|__|-+){_PART})
 _FIRST = rf"{_PART}(?:(?:_|__|-+){_PART})*"
 _HOST = (
     r"(?:localhost|[A-Za-z0-9][A-Za-z0-9.-]*\.[A-Za-z0-9.-]*[A-Za-z0-9]"
-    r"|(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9a-fA-F:]+\]):[0-9]{1,5}"
+    rf"|(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9a-fA-F:]+\]):{PORT_PATTERN}"
     r"|\[[0-9a-fA-F]*:[0-9a-fA-F:]*\])"
 )
 _HUB = (

@@ -144,7 +144,7 @@ async def test_repository_that_joined_a_job(path: Path) -> None:
         (job,) = await worker.submit([REPOSITORY], Cause.API)
         await until(lambda: worker.has(A))
         assert await asyncio.wait_for(worker.cancel(job.id), 5)
-        assert not worker.has(A)
+        await until(lambda: not worker.has(A))
         doing.gate.set()
         assert await within(worker.finished(mine)) == FINE
     assert doing.begun == [C, B]
