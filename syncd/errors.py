@@ -183,6 +183,10 @@ class AddressRefusedError(RegistryError):
     """A host that is at no public address, and that the configuration does not name."""
 
 
+class DeniedError(NotFoundError):
+    """The registry does not let these credentials in, or hides that it has nothing."""
+
+
 class PlainHttpError(RegistryError):
     """The registry does not speak HTTPS, but probably HTTP, which nobody has allowed."""
 

@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 
 import structlog
 
-from syncd.errors import PublishError, StoppedError, SyncdError
+from syncd.errors import PublishError, RegistryError, StoppedError, SyncdError
 from syncd.oci import Reference
 from syncd.sync.conditions import Condition, Lack
 from syncd.sync.context import Running
@@ -70,6 +70,8 @@ class Reaper:
         settings = self._running.config.watching(reference)
         if row.lack is not Lack.TAG or settings is None or reference.tag in settings.fixed_tags:
             return None
+        if self._running.config.registry_for(reference.registry).mirror_tags:
+            return None
         return settings.gone
 
     async def _reap(self, rows: Iterable[Condition], *, dry_run: bool) -> Retained:
@@ -102,6 +104,8 @@ class Reaper:
     async def _tags(
         self, reference: Reference, lists: dict[str, list[str] | SyncdError]
     ) -> list[str] | SyncdError:
+        if self._running.config.registry_for(reference.registry).mirror_tags:
+            return RegistryError("what a mirror does not list is not gone (mirror_tags)")
         if reference.name not in lists:
             try:
                 lists[reference.name] = await self._engine.tags.all(reference)

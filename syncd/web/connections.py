@@ -126,7 +126,9 @@ class Connection(web.RequestHandler):
         if status >= 500 and not isinstance(exc, ConnectionError):
             return super().handle_error(request, status, exc, message)
         if status < 500 and (passed_over := self._table.malformed()) is not None:
-            reason = " ".join(_QUOTED.split(message or "", maxsplit=1)[0].split()).rstrip(" :")
+            words = _QUOTED.split(message or "", maxsplit=1)[0].split()
+            # A path may have a sender's secret in it.
+            reason = " ".join(word for word in words if "/" not in word).rstrip(" :")
             log.info(
                 "malformed request", peer=request.remote, error=f"{reason:.100}", also=passed_over
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from syncd.oci import MirrorLocation
 from syncd.oci.registry import mirrored
 from syncd.service.checks import check_results
 from syncd.service.mirror_checks import mirror_results
+from syncd.service.schedule import Schedule
 from syncd.sync.job import Result
 from tests.fakes.registry import Registry
 from tests.harness import REPOSITORY, Harness, sample
@@ -106,6 +108,15 @@ def goes_on(mirror: Registry) -> None:
     mirror.replace_blob(TEXT_LAYER, IMAGE.blobs[TEXT_LAYER] + b"more")
 
 
+def denies(mirror: Registry) -> None:
+    mirror.login = ("somebody", "else")
+
+
+def redirects_to_nothing(mirror: Registry) -> None:
+    with Registry() as closed:
+        mirror.faults.blobs_at = closed.address
+
+
 def shows_a_login(mirror: Registry) -> None:
     mirror.faults.refusals.extend([(200, {"Content-Type": "text/html"}, b"<html>log in")] * 50)
 
@@ -114,7 +125,7 @@ def shows_a_login(mirror: Registry) -> None:
     "spoil",
     [
         refuses, breaks_off, changes_a_document, changes_a_layer, answers_zeros, goes_on,
-        shows_a_login,
+        shows_a_login, denies, redirects_to_nothing,
     ],
 )  # fmt: skip
 async def test_passed_over(
@@ -146,6 +157,34 @@ async def test_lacking(
         async with behind(tmp_path, registry, f"http://{mirror.address}") as harness:
             await publish(harness)
     assert not [entry for entry in logs if entry["event"] == "mirror passed over"]
+
+
+async def test_store_that_refuses(tmp_path: Path, registry: Registry, mirror: Registry) -> None:
+    """A mirror whose store refuses what it is redirected for is passed over, too."""
+    registry.push(REPOSITORY, "latest", IMAGE)
+    with Registry() as store:
+        mirror.faults.blobs_at = store.address
+        async with behind(tmp_path, registry, f"http://{mirror.address}") as harness:
+            await publish(harness)
+            assert TEXT_LAYER in served(registry)
+
+
+async def test_what_mirrors_do_not_list(
+    tmp_path: Path, registry: Registry, mirror: Registry
+) -> None:
+    """With `mirror_tags` a tag that the mirror does not list any more is not deleted for that."""
+    mirror.push(REPOSITORY, "v1", IMAGE)
+    url = f'mirrors = ["http://{mirror.address}"]\nmirror_tags = true'
+    image = 'tags = ["re:^v"]\ngone = "1s"'
+    async with Harness(tmp_path, registry, access=url, image=image) as harness:
+        await harness.bring("v1")
+        (template,) = harness.templates
+        mirror.untag(REPOSITORY, "v1")
+        mirror.push(REPOSITORY, "other", IMAGE)
+        await Schedule(harness.services).sweep()
+        await harness.services.reaper.reap_by_configuration()
+        await harness.services.reaper.reap(timedelta(0))
+        assert harness.templates == [template]
 
 
 async def test_next_mirror(tmp_path: Path, registry: Registry, mirror: Registry) -> None:

@@ -115,7 +115,7 @@ async def test_syncing(tmp_path: Path, registry: Registry) -> None:
     registry.push(REPOSITORY, "latest", sample())
     registry.push(REPOSITORY, "other", sample("two"))
     async with Harness(tmp_path, registry, server=with_tokens(tmp_path)) as harness:
-        name = str(harness.repository)
+        name, other = str(harness.repository), sample("two").digest
         tried: list[tuple[str, str, str, dict[str, object], int]] = [
             ("read", "GET", f"/api/v1/resolve?ref={name}&pull=1", {}, 403),
             ("read", "GET", f"/api/v1/resolve?ref={name}", {}, 404),
@@ -124,6 +124,9 @@ async def test_syncing(tmp_path: Path, registry: Registry) -> None:
             ("sync", "POST", "/api/v1/sync", {"ref": "a.b/c:d", "dry_run": True}, 403),
             ("sync", "POST", "/api/v1/sync", {"ref": "a.b/c", "each": True}, 403),
             ("sync", "GET", f"/api/v1/resolve?ref={name}:other", {}, 403),
+            ("sync", "POST", "/api/v1/sync", {"ref": f"{name}@{other}"}, 403),
+            ("sync", "GET", f"/api/v1/resolve?ref={name}:latest@{other}&pull=1", {}, 403),
+            ("read", "GET", f"/api/v1/resolve?ref={name}@{other}", {}, 403),
             ("sync", "POST", "/api/v1/sync", {"ref": f"{name}:latest"}, 202),
             ("sync", "GET", f"/api/v1/resolve?ref={name}&pull=1", {}, 200),
             ("sync", "POST", "/api/v1/verify", {}, 200),

@@ -21,7 +21,7 @@ from typing import Any
 import oras.auth.token
 import requests
 
-from syncd.errors import NotFoundError, RegistryError, RegistryUnavailableError
+from syncd.errors import DeniedError, NotFoundError, RegistryError, RegistryUnavailableError
 from syncd.oci.access import RegistryAccess
 from syncd.oci.caller import CallerAccess
 from syncd.oci.registry.challenge import Challenge, choose, parse
@@ -92,8 +92,8 @@ class Login:
             fault = refusal(answer, self._host, subject, has, self._secrets)
         if isinstance(fault, RegistryUnavailableError) and not was_redirected(answer):
             self._patience.note(self._host, fault.retry_after)
-        if isinstance(self._access, CallerAccess) and type(fault) is NotFoundError:
-            return NotFoundError(fault.what, _CALLERS_HINT)
+        if isinstance(self._access, CallerAccess) and type(fault) in (NotFoundError, DeniedError):
+            return type(fault)(fault.what, _CALLERS_HINT)
         return fault
 
     def wait_left(self) -> float:

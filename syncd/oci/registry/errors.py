@@ -16,7 +16,13 @@ from urllib.parse import urlsplit
 import requests
 import urllib3.exceptions
 
-from syncd.errors import NotFoundError, PlainHttpError, RegistryError, RegistryUnavailableError
+from syncd.errors import (
+    DeniedError,
+    NotFoundError,
+    PlainHttpError,
+    RegistryError,
+    RegistryUnavailableError,
+)
 
 _PASSING = {408, 425, 429}
 _BODY_MAX = 64 << 10
@@ -80,7 +86,7 @@ def refusal(
     if status in (401, 403, 404):
         denies = f"denies {subject}: not found, or no access ({login}; {status} {reason})"
         lacks = f"does not have {subject}, or gives no access ({status} {reason})"
-        return NotFoundError(
+        return (NotFoundError if status == 404 else DeniedError)(
             f"{whom} {lacks if status == 404 else denies}",
             f"check the name, and username and password_file of [[registry]] host {host!r}",
         )

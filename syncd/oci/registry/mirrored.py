@@ -19,6 +19,7 @@ import structlog
 
 from syncd.errors import (
     BrokenStreamError,
+    DeniedError,
     ImageError,
     NoRangesError,
     NotFoundError,
@@ -137,10 +138,9 @@ class MirroredRepository:
         for mirror in self._asked():
             try:
                 stream = open_at(mirror.repository)
-            except (NotFoundError, NoRangesError):
-                continue
             except (RegistryError, ImageError) as exc:
-                self._pass_over(mirror, exc)
+                if not _only_lacks(exc):
+                    self._pass_over(mirror, exc)
                 continue
             self._gave.add(mirror.location)
             return _Stream(stream, partial(self._pass_over, mirror))
@@ -151,9 +151,9 @@ class MirroredRepository:
         for mirror in self._asked():
             try:
                 return question(mirror.repository)
-            except NotFoundError:
-                continue
             except (RegistryError, ImageError) as exc:
+                if _only_lacks(exc):
+                    continue
                 self._pass_over(mirror, exc)
         return question(self._source)
 
@@ -181,3 +181,9 @@ class _Stream:
 
     def close(self) -> None:
         self._stream.close()
+
+
+def _only_lacks(fault: RegistryError | ImageError) -> bool:
+    """Tell whether a mirror does not have or do something, which is no fault of it."""
+    lacks = isinstance(fault, NotFoundError | NoRangesError)
+    return lacks and not isinstance(fault, DeniedError)
