@@ -1,9 +1,9 @@
 """The table of a template's frames, found by reading the template: for one whose table is not here.
 
 Names and digests are taken from the bytes, so whatever the file is, a table of it never leads to
-another content.  A table is given only where frames made here now would have the same bytes: some
-frames are compressed again and compared, since neither the level nor the version of zstd stands in
-a file.
+another content.  A new template shall have the bytes that it has without an earlier one, but
+neither the level nor the version of zstd stands in a file: so some frames, more and more seldom,
+are compressed again, and one that comes out otherwise is refused.
 
 Source: RFC 8878, section 3.1.1, for where a frame ends.
 """
@@ -20,7 +20,6 @@ from syncd.convert.frame_store import Frame, FrameSizes, FrameTable
 from syncd.errors import ImageError, StorageError
 
 _FRAMES_MAX = 100_000  # whose rows are held in memory; a template of 64 GiB has half as many
-_COMPARED = 4  # frames that are compressed again
 _RLE = 1
 _BLOCK_HEADER, _CHECKSUM = 3, 4  # bytes
 _LARGEST = FrameSizes().largest
@@ -40,20 +39,18 @@ def frame_table(template: Path, level: int) -> FrameTable:
     """
     engine = zstandard.ZstdCompressor(level=level, write_checksum=True)
     frames: list[Frame] = []
-    compared = 0
     try:
         for stored, plain in _frames(template):
             if len(frames) == _FRAMES_MAX:
                 raise ImageError(f"{template} has more than {_FRAMES_MAX} frames")
-            if compared < _COMPARED and len(frames) == (1 << compared) - 1:
-                compared += 1
-                if engine.compress(plain) != stored:
-                    raise ImageError(
-                        f"{template} was not compressed at level {level} by zstd "
-                        f"{'.'.join(map(str, zstandard.ZSTD_VERSION))}, so that its frames are "
-                        "not those of a new template",
-                        "give --level as it was given then",
-                    )
+            is_compared = len(frames) & (len(frames) + 1) == 0
+            if is_compared and engine.compress(plain) != stored:
+                raise ImageError(
+                    f"{template} was not compressed at level {level} by zstd "
+                    f"{'.'.join(map(str, zstandard.ZSTD_VERSION))}, so that its frames are "
+                    "not those of a new template",
+                    "give --level as it was given then",
+                )
             frames.append(Frame(blake3(plain).digest(), len(stored), blake3(stored).digest()))
     except OSError as exc:
         raise StorageError(f"{template} cannot be read: {exc.strerror}") from exc
@@ -78,6 +75,8 @@ def write_tables(templates: Sequence[Path], level: int, folder: Path) -> list[tu
 def _frames(template: Path) -> Iterator[tuple[bytes, bytes]]:
     """Yield each frame's bytes and plain bytes; raise ImageError where there is no such frame."""
     engine = zstandard.ZstdDecompressor(max_window_size=_WINDOW_MAX)
+    if not template.is_file() and template.exists():  # to open a FIFO would wait for a writer
+        raise ImageError(f"{template} is no file", _HINT)
     with template.open("rb", buffering=0) as file:
         content, at = b"", 0
         while True:
@@ -90,7 +89,7 @@ def _frames(template: Path) -> Iterator[tuple[bytes, bytes]]:
             try:
                 rest = memoryview(content)[at:]
                 header = zstandard.get_frame_parameters(rest)
-                if not 0 < header.content_size <= _LARGEST:
+                if not 0 < header.content_size <= _LARGEST or not header.has_checksum:
                     raise ImageError(f"{template} has a frame that no template has", _HINT)
                 size = _frame_size(rest, has_checksum=header.has_checksum)
                 at += size

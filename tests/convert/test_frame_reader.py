@@ -84,8 +84,12 @@ PLAIN = zstandard.ZstdCompressor(level=3, write_checksum=True)
         PLAIN.compress(b"whole") + PLAIN.compress(os.urandom(300 << 10))[:-5000],
         PLAIN.compress(b"a" * 5000)[:-1] + b"x",  # another checksum
         zstandard.ZstdCompressor(write_content_size=False).compress(b"of unknown size"),
+        zstandard.compress(b"without a checksum"),
     ],
-    ids=["text", "skippable", "large", "cut checksum", "cut block", "checksum", "unknown size"],
+    ids=[
+        *("text", "skippable", "large", "cut checksum", "cut block", "checksum", "unknown size"),
+        "no checksum",
+    ],
 )
 def test_no_template(content: bytes, tmp_path: Path) -> None:
     """What is no template of syncd's is refused with its name."""
@@ -100,6 +104,14 @@ def test_oci_format(tmp_path: Path) -> None:
     made(tmp_path / "made", IMAGE, format=Format.OCI)
     with pytest.raises(ImageError, match=r"name a \.tar\.zst file"):
         frame_table(tmp_path / "made/template.tar.zst", 3)
+
+
+def test_no_file(tmp_path: Path) -> None:
+    """A FIFO, which would be waited for, and a folder are no templates."""
+    os.mkfifo(tmp_path / "fifo")
+    for path in (tmp_path / "fifo", tmp_path):
+        with pytest.raises(ImageError, match="is no file"):
+            frame_table(path, 3)
 
 
 def test_missing(tmp_path: Path) -> None:
