@@ -16,6 +16,10 @@ from tests.fakes.pve import Pve
 from tests.fakes.registry import Registry
 from tests.harness import REPOSITORY, Harness, on_cluster, sample
 
+RELISTED = 2
+"""Calls more where two uploads go on at a time: a listing that comes while the other upload ends
+is not kept, since it may be older than that, and is asked for again."""
+
 
 @pytest.fixture(params=["cephfs", "local"])
 async def harness(
@@ -64,7 +68,7 @@ async def test_published(pve: Pve, harness: Harness) -> None:
     before = begin(pve, harness)
     assert (await harness.bring()).volumes
     made = calls(pve, before)
-    assert len(made) <= (10 if shared(harness) else 18), made
+    assert len(made) <= (10 if shared(harness) else 18 + RELISTED), made
 
 
 async def test_unchanged(pve: Pve, harness: Harness, registry: Registry) -> None:
@@ -97,7 +101,7 @@ async def test_command(pve: Pve, harness: Harness) -> None:
     assert (await harness.bring()).volumes
     made = calls(pve, before)
     assert made.count("GET /version") == 1
-    assert len(made) <= (11 if shared(harness) else 19), made
+    assert len(made) <= (11 if shared(harness) else 19 + RELISTED), made
     client._version = (0, 0)
     before = begin(pve, harness)
     body = {"ref": str(harness.latest), "hostname": "web", "env": {"A": "b"}, "start": True}
