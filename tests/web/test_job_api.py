@@ -40,11 +40,12 @@ async def test_progress(tmp_path: Path, registry: Registry, gate: Gate) -> None:
         job = await begun(harness, registry, gate)
         answer = await harness.ask("GET", f"/api/v1/jobs/{job}")
         running = described(answer, "/api/v1/jobs/{id}")
-        progress = running["progress"]
-        assert (running["state"], progress["step"]) == ("running", "layer")
-        assert 0 <= progress["done"] < progress["total"]
+        assert running["state"] == "running"
         answer = await harness.ask("GET", "/api/v1/jobs")
-        assert described(answer, "/api/v1/jobs")["jobs"][0]["progress"] == progress
+        listed = described(answer, "/api/v1/jobs")["jobs"][0]
+        for progress in (running["progress"], listed["progress"]):  # another layer may have begun
+            assert progress["step"] == "layer"
+            assert 0 <= progress["done"] < progress["total"]
         gate.open.set()
         await harness.outcome(job)
         answer = await harness.ask("GET", f"/api/v1/jobs/{job}")
