@@ -30,15 +30,15 @@ from syncd.service.process import return_memory
 if sys.argv[1] == "returning":
     return_memory()
 bytearray(30 << 20)  # glibc takes pieces of this size for worth keeping from now on
-pieces = [bytearray(b"1") * (1 << 20) for _ in range(64)]
-above = bytearray(b"1") * (200 << 10)
+pieces = [(bytearray(b"1") * (1 << 20), bytearray(b"1") * (100 << 10)) for _ in range(64)]
+kept = [small for _, small in pieces]
 del pieces
 print(int(Path("/proc/self/statm").read_text().split()[1]) * 4096 >> 20)
 """
 
 
 def test_return_memory() -> None:
-    """What a process frees in large pieces is the kernel's again, whatever lies above it."""
+    """What a process frees in large pieces is the kernel's again, whatever lies between them."""
     sizes = {
         how: int(subprocess.check_output([sys.executable, "-c", FREEING, how], timeout=20))
         for how in ("keeping", "returning")
