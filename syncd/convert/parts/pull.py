@@ -89,6 +89,7 @@ class PartialPulls:
         self._index = PartIndex(resources.scratch, resources.frames, share.hold)
         self._share = share
         self._progress = progress
+        self._is_away = False
 
     def __enter__(self) -> Self:
         return self
@@ -120,6 +121,8 @@ class PartialPulls:
     def _look(self, layer: Layer, held: _Held) -> Prospect | None:
         blob = layer.descriptor
         if self._opened.open_ranges is None or not self._resources.frames.remembered:
+            return None
+        if self._is_away:
             return None
         with self._doubting(layer):
             positions = Positions.of(blob)
@@ -212,8 +215,10 @@ class PartialPulls:
                 f"layer {layer.descriptor.digest} was pulled whole, since what it says of its "
                 f"parts is not right: {exc.what}"
             )
-        except (StoppedError, RegistryUnavailableError):
+        except StoppedError:
             raise
+        except RegistryUnavailableError:
+            self._is_away = True  # perhaps for ranges alone: what is read whole asks it once more
         except (RegistryError, LostFrameError):
             return  # the registry serves no ranges, or what was here is gone
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from syncd.convert.pipeline import LAYERS_AT_A_TIME
 from syncd.errors import (
     ImageError,
     NoRangesError,
@@ -265,11 +266,42 @@ def test_no_ranges(puller: Puller, tmp_path: Path, error: SyncdError, after: int
 
 @pytest.mark.parametrize("after", [0, 100, 30_000])
 def test_registry_away(puller: Puller, after: int) -> None:
-    """A registry that is away fails the conversion: to ask it for more would not help."""
+    """A registry that is away fails the conversion once the whole blob does not come either."""
     puller.pull(FIRST)
-    puller.spoil = failing(RegistryUnavailableError("away"), after=after)
+    away = RegistryUnavailableError("away")
+    fails = failing(away, after=after)
+
+    def open_layer(blob: Descriptor) -> Reader:
+        puller.whole.append(str(blob.digest))
+        raise away
+
+    puller.spoil = lambda opened: replace(fails(opened), open_layer=open_layer)
     with pytest.raises(RegistryUnavailableError):
         puller.pull(SECOND)
+    assert puller.whole == [digest(SECOND.stored)]
+
+
+def test_ranges_away(puller: Puller, tmp_path: Path) -> None:
+    """Where ranges alone fail, for ever, blobs are pulled whole, and no further layer waits."""
+    others = [chunked_layer(tree(bytes([nth]))) for nth in range(8)]
+    puller.pull(FIRST)
+    fails = failing(RegistryUnavailableError("away"))
+    asked: list[str] = []
+
+    def spoil(opened: OpenedImage) -> OpenedImage:
+        spoiled = fails(opened)
+
+        def open_ranges(blob: Descriptor, ranges: Sequence[Range]) -> Reader:
+            asked.append(str(blob.digest))
+            return spoiled.ranges(blob, ranges)
+
+        return replace(spoiled, open_ranges=open_ranges)
+
+    puller.spoil = spoil
+    assert puller.pull(SECOND, *others) == pulled_whole(tmp_path, SECOND, *others)
+    assert sorted(puller.whole) == sorted(digest(one.stored) for one in (SECOND, *others))
+    assert len(asked) <= LAYERS_AT_A_TIME
+    assert puller.doubts == ()
 
 
 def test_other_bytes(puller: Puller, tmp_path: Path) -> None:
