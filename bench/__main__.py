@@ -1,4 +1,4 @@
-"""Run every measure and print a table: `python -m bench`, as root, about ten minutes.
+"""Run every measure and print a table: `python -m bench`, as root, about twelve minutes.
 
 The peers' pipeline is `skopeo copy`, `umoci unpack` and `tar | zstd -3 -T0`.  Each figure is a
 median over several runs, taken in turn with what it is compared with, so that a machine whose speed
@@ -11,19 +11,16 @@ import asyncio
 import logging
 import os
 import shutil
-import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from datetime import datetime
 from pathlib import Path
 from urllib.request import Request, urlopen
 
-from rich.console import Console
 from rich.table import Table
 
-from bench import image, limit
+from bench import image, limit, parts
+from bench.measure import FOLDER, RUNS, SYNCD, add, console, job_time, peak_memory, timed
 from syncd.cli.logs import set_up_logs
 from syncd.config.settings import Config
 from syncd.oci.reference import Reference
@@ -32,20 +29,14 @@ from syncd.service import LiveConfig, assemble
 from syncd.service.schedule import Schedule
 from syncd.sync.job import Cause
 from tests import images
-from tests.e2e.command import CACHE, run, wait_for
-from tests.e2e.daemon import Job, Syncd
+from tests.e2e.command import run
+from tests.e2e.daemon import Syncd
 from tests.e2e.debian import debian_root
 from tests.e2e.registry import Registry
 from tests.e2e.trixie import CHUNKED, Trixie
 
-RUNS = 5
 TAGS = 1000
 PACKAGES = ("systemd-sysv", "sssd", "openssh-server", "python3", "nodejs", "git", "g++", "vim")
-SYNCD = Path(sys.executable).with_name("syncd")
-FOLDER = CACHE / "bench"
-CHUNKED_IMAGE = "bench/chunked"
-
-console = Console(highlight=False, soft_wrap=True, width=140)
 
 
 def main() -> None:
@@ -59,7 +50,8 @@ def main() -> None:
         first(registry, table)
         single(registry, table)
         later(registry, table)
-        by_parts(registry, table)
+        parts.by_parts(registry, table)
+        parts.through_a_line(registry, table)
         tag(registry, TAGS)
         asyncio.run(sweep(registry.address, table))
     memory(table)
@@ -88,9 +80,9 @@ def push(registry: Registry) -> None:
     trixie = Trixie()
     trixie.empty()
     for name in ("first", "rebuilt"):
-        reference = f"{registry.address}/{CHUNKED_IMAGE}:{name}"
+        reference = f"{registry.address}/{parts.IMAGE}:{name}"
         trixie.push(FOLDER / "layout", name, reference, *CHUNKED)
-    trixie.push(FOLDER / "layout", "tiny", f"{registry.address}/{CHUNKED_IMAGE}:tiny")
+    trixie.push(FOLDER / "layout", "tiny", f"{registry.address}/{parts.IMAGE}:tiny")
     trixie.empty()
     size = sum(len(layer.plain) for layer in layers)
     console.print(f"{len(layers)} gzip layers, {size >> 20} MiB of tar; level 3; {RUNS} runs each")
@@ -146,61 +138,6 @@ def later(registry: Registry, table: Table) -> None:
     add(table, "unchanged", ours["unchanged"], ("the bound", [0.05]), "1")
 
 
-def by_parts(registry: Registry, table: Table) -> None:
-    """Do the same with zstd:chunked layers; beside it in turn the gzip image, whole."""
-    times: dict[str, list[float]] = {name: [] for name in ("gzip", "gzip again", "first", "again")}
-    served: dict[str, list[float]] = {name: [] for name in times}
-    made: dict[str, bytes] = {}
-    for nth in range(RUNS):
-        for kind, repository in (("gzip", "bench/image"), ("first", CHUNKED_IMAGE)):
-            names = (kind, "gzip again" if kind == "gzip" else "again")
-            folder = FOLDER / f"parts{nth}"
-            with Syncd(folder, [f"{registry.address}/{repository}:tiny"]) as daemon:
-                for name, tag in zip(names, ("first", "rebuilt"), strict=True):
-                    since = registry.mark()
-                    times[name].append(job_time(daemon, f"{registry.address}/{repository}:{tag}"))
-                    sizes = [one.size for one in registry.requests("GET", "/blobs/", since)]
-                    served[name].append(sum(sizes) / 1e6)
-                newest = max(daemon.templates, key=lambda path: path.stat().st_mtime_ns)
-                made[kind] = newest.read_bytes()
-            shutil.rmtree(folder)
-    same = "identical" if made["gzip"] == made["first"] else "DIFFERENT"
-    against = ("the gzip image", served["gzip again"])
-    add(table, "weekly rebuild by parts: bytes", served["again"], against, "50", unit="MB")
-    add(
-        table, f"the same, wall ({same})", times["again"], ("its first sync", times["first"]), "2.5"
-    )
-    add(table, "the same", times["again"], ("the gzip rebuild", times["gzip again"]), "")
-    against = ("the gzip image", times["gzip"])
-    add(table, "first sync of zstd:chunked", times["first"], against, "1")
-    reference = f"{registry.address}/{CHUNKED_IMAGE}"
-    whole, parts = (peak_of_sync(reference, tag) for tag in ("first", "rebuilt"))
-    shutil.rmtree(FOLDER / "peak")
-    add(table, "peak memory, by parts", [parts], ("its first sync", [whole]), "1", unit="MiB")
-
-
-def peak_of_sync(repository: str, tag: str) -> float:
-    """Return the peak memory in MiB of a sync, in a folder that the next one goes on with."""
-    folder = FOLDER / "peak"
-    folder.mkdir(exist_ok=True)
-    (folder / "syncd.toml").write_text(
-        f'''[state]
-directory = "{folder}/state"
-[[registry]]
-host = "{repository.partition("/")[0]}"
-plain_http = true
-[[image]]
-repository = "{repository}"
-tags = ["{tag}"]
-[[target]]
-name = "local"
-type = "directory"
-path = "{folder}/storage"
-'''
-    )
-    return peak_memory(SYNCD, "--config", folder / "syncd.toml", "sync", f"{repository}:{tag}")
-
-
 async def sweep(address: str, table: Table) -> None:
     """Look at a thousand unchanged tags."""
     reference = Reference.parse(f"{address}/bench/many")
@@ -251,20 +188,6 @@ def convert(reference: str) -> None:
     run(SYNCD, "convert", "--plain-http", "--json", reference, "ours.tar.zst")
 
 
-def job_time(daemon: Syncd, reference: str) -> float:
-    """Return how long a job of the daemon takes, in seconds.  To ask often would cost, too."""
-    (submitted,) = daemon.request_sync([reference]).body["jobs"]
-
-    def done() -> Job | None:
-        found = daemon.job(submitted["id"])
-        return found if found["state"] == "done" else None
-
-    job = wait_for(f"the job of {reference}", done, timeout=60, pause=0.5)
-    assert job["outcome"] in ("published", "unchanged"), job
-    began, ended = (datetime.fromisoformat(job[moment]) for moment in ("started", "finished"))
-    return (ended - began).total_seconds()
-
-
 def settings(watched: Reference) -> Config:
     """Return a configuration that watches every tag of a repository."""
     return Config.model_validate(
@@ -295,41 +218,6 @@ def clean() -> None:
 def peak(source: str) -> float:
     """Return the peak memory of one conversion in MiB."""
     return peak_memory(SYNCD, "convert", "--json", source, "peak.tar.zst")
-
-
-def peak_memory(*argv: str | Path) -> float:
-    """Return the peak memory in MiB of the largest process that a command needs."""
-    code = (
-        "import resource, subprocess, sys\n"
-        "subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL)\n"
-        "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
-    )
-    return int(run(sys.executable, "-c", code, *argv)) / 1024
-
-
-def timed(act: Callable[[], object]) -> float:
-    """Return how long an act takes, in seconds."""
-    began = time.perf_counter()
-    act()
-    return time.perf_counter() - began
-
-
-def add(
-    table: Table,
-    measure: str,
-    ours: list[float],
-    against: tuple[str, list[float]],
-    goal: str,
-    *,
-    unit: str = "s",
-) -> None:
-    """Add a row of medians, and print it at once."""
-    mine, theirs = statistics.median(ours), statistics.median(against[1])
-    digits = 3 if unit == "s" else 0
-    row = measure, f"{mine:.{digits}f} {unit}", against[0], f"{theirs:.{digits}f} {unit}"
-    ratio = f"{theirs / mine:.2f}"
-    table.add_row(*row, ratio, goal)
-    console.print(f"{measure}: {', '.join(row[1:])}, ratio {ratio}")
 
 
 if __name__ == "__main__":

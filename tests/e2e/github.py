@@ -3,8 +3,8 @@
 The workflows are run by `act` (https://nektosact.com): jobs, conditions, matrices, contexts, called
 workflows and scripts are its work.  The triggers' filters are read here, since `act` does not.  The
 origin is a bare repository that is cloned by the name it has on GitHub, the registry that of
-`tests.e2e.registry` by the name ghcr.io; what stands in for actions and programs is in
-`tests.e2e.runner`.
+`tests.e2e.registry` by the name ghcr.io, and for what it has below `docker.io/` by that name; what
+stands in for actions and programs is in `tests.e2e.runner`.
 
 What GitHub does and this does not: permissions of tokens, concurrency, caches between machines,
 bounds of time.
@@ -254,9 +254,13 @@ class GitHub:
             "[safe]\n\tdirectory = *\n"
         )
         registries = self.folder / "registries.conf"
+        address = self._registry.address
+        places = {"ghcr.io": address, "docker.io": f"{address}/docker.io"}
         registries.write_text(
-            f'[[registry]]\nprefix = "ghcr.io"\nlocation = "{self._registry.address}"\n'
-            "insecure = true\n"
+            "".join(
+                f'[[registry]]\nprefix = "{name}"\nlocation = "{place}"\ninsecure = true\n'
+                for name, place in places.items()
+            )
         )
         return {
             "PATH": f"{programs}:{os.environ['PATH']}",

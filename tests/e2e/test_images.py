@@ -1,4 +1,4 @@
-"""The images of `images/`: built from their own Dockerfiles, made templates, booted, logged in to.
+"""The images of `images/`: two built by the workflow, all made templates, booted, logged in to.
 
 A minimal Debian 13 that mmdebstrap makes stands for Debian's own minimal image.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import shutil
 import time
 from collections.abc import Iterator
@@ -17,12 +18,13 @@ from subprocess import CompletedProcess
 import pytest
 
 import syncd
-from images.dockerfile import references as references_of
 from syncd.targets.container import Startup
 from tests.e2e import image, machine, node_archive, tree
+from tests.e2e.adoption import adopted
 from tests.e2e.command import CHECKOUT, CommandError, run, wait_for
 from tests.e2e.daemon import Syncd
 from tests.e2e.debian import debian_root
+from tests.e2e.github import GitHub
 from tests.e2e.image import Layout
 from tests.e2e.ldap import BASE, PASSWORDS, READER_SECRET, TELEPHONE, Directory
 from tests.e2e.machine import Machine
@@ -34,7 +36,8 @@ HOST_KEYS = ("ssh_host_ecdsa_key", "ssh_host_ed25519_key", "ssh_host_rsa_key")
 # sshd makes an address from which logins failed wait (PerSourcePenalties, sshd_config(5)): each
 # login comes from another one.
 SOURCES = (f"127.0.1.{number}" for number in itertools.count(1))
-CHILDREN = ("docker", "docs", "nodejs", "python")
+BY_WORKFLOW = ("base", "nodejs")
+BY_HAND = ("docs", "docker", "python")
 CONFIRMED_AFTER = 20
 """Seconds after which the telephone's owner confirms a login."""
 
@@ -66,23 +69,17 @@ print while <$socket>;
 
 
 @pytest.fixture(scope="module")
-def option(scratch: Path, registry: Registry) -> str:
-    """Return buildah's option that puts a Debian made here in the place of Debian's image."""
+def minimal(scratch: Path, registry: Registry) -> str:
+    """Push a Debian made here where Docker Hub's is looked for, and return its digest."""
     folder = scratch / "debian"
     folder.mkdir()
     (folder / "root.tar").hardlink_to(debian_root((), options=("--skip=output/dev",)))
     (folder / "Containerfile").write_text("FROM scratch\nADD root.tar /\n")
-    minimal = f"{registry.address}/acme/debian:13"
-    image.build(folder, minimal)
-    (replaced,) = references_of((IMAGES / "base" / "Dockerfile").read_text())
-    return f"--build-context={replaced.text}=docker-image://{minimal}"
-
-
-def nodejs_folder(folder: Path, key: str) -> Path:
-    """Return a copy of the folder of nodejs that trusts another key."""
-    shutil.copytree(IMAGES / "nodejs", folder)
-    (folder / "nodesource.asc").write_text(key)
-    return folder
+    reference = f"{registry.address}/docker.io/library/debian:trixie-slim"
+    image.build(folder, reference)
+    found = run("skopeo", "inspect", "--tls-verify=false", f"docker://{reference}")
+    digest: str = json.loads(found)["Digest"]
+    return digest
 
 
 @pytest.fixture(scope="module")
@@ -93,25 +90,46 @@ def archive(scratch: Path) -> Iterator[NodeArchive]:
 
 
 @pytest.fixture(scope="module")
-def references(
-    scratch: Path, registry: Registry, option: str, archive: NodeArchive
-) -> dict[str, str]:
-    """Build and push base, and what builds on it, two at a time."""
-    made = {name: f"{registry.address}/acme/server/{name}:main" for name in ("base", *CHILDREN)}
-    base = {"BASE_IMAGE": made["base"]}
-    image.build(IMAGES / "base", made["base"], option)
-    folders = {name: IMAGES / name for name in CHILDREN}
-    folders |= {"docs": CHECKOUT / "docs"}
-    folders |= {"nodejs": nodejs_folder(scratch / "nodejs", archive.key)}
+def repository(scratch: Path, registry: Registry, minimal: str, archive: NodeArchive) -> GitHub:
+    """Make a repository with two of this one's images, as far as these machines reach.
+
+    Debian has another digest, as after Dependabot, and Node.js another archive with another key.
+    """
+    github = adopted(scratch / "images.github", "Acme/Server", registry)
+    for name in BY_WORKFLOW:
+        shutil.copytree(IMAGES / name, github.work / "images" / name)
+    replace(github.work / "images/base/Dockerfile", r"@sha256:[0-9a-f]{64}", f"@{minimal}")
+    nodejs = github.work / "images/nodejs"
+    replace(nodejs / "Dockerfile", r"(?<=NODE_REPOSITORY=)https\S+", archive.url)
+    (nodejs / "nodesource.asc").write_text(archive.key)
+    return github
+
+
+def replace(file: Path, pattern: str, text: str) -> None:
+    """Put `text` in the one place of a file that the pattern fits."""
+    content, count = re.subn(pattern, text, file.read_text())
+    assert count == 1
+    file.write_text(content)
+
+
+@pytest.fixture(scope="module")
+def references(repository: GitHub, registry: Registry) -> dict[str, str]:
+    """Have the workflow build and push its images; build and push the others on base by hand."""
+    place = f"{registry.address}/acme/server"
+    made = {name: f"{place}/{name}:main" for name in (*BY_WORKFLOW, *BY_HAND)}
+    repository.commit()
+    ran = repository.push("main")
+    assert ran is not None
+    assert ran.ok, ran.annotations("error")
+    folders = {name: IMAGES / name for name in BY_HAND} | {"docs": CHECKOUT / "docs"}
     options = {"docs": ("--file", str(IMAGES / "docs" / "Dockerfile"))}
-    arguments = {"nodejs": base | {"NODE_REPOSITORY": archive.url}}
 
     def build(name: str) -> None:
-        told = arguments.get(name, base)
+        told = {"BASE_IMAGE": made["base"]}
         image.build(folders[name], made[name], *options.get(name, ()), **told)
 
     with ThreadPoolExecutor(2) as pool:
-        list(pool.map(build, ("docs", "docker", "nodejs", "python")))
+        list(pool.map(build, BY_HAND))
     return made
 
 
@@ -462,10 +480,11 @@ def test_docs(templates: dict[str, Path], tmp_path: Path) -> None:
         assert "404 Not Found" in booted.run("perl", "/root/get", "/none.html").stdout
 
 
-def test_docker(templates: dict[str, Path], tmp_path: Path) -> None:
+def test_docker(templates: dict[str, Path], references: dict[str, str], tmp_path: Path) -> None:
     """In an unprivileged container Docker Engine makes images, and runs and builds on them.
 
-    Without a registry the image is made of the container's own shell.
+    Without a registry the image is made of the container's own shell.  Of base, which is carried
+    there as a file, `docker run -it` gives a shell.
     """
     root = tmp_path / "root"
     done = machine.unpack_unprivileged(templates["docker"], root)
@@ -483,14 +502,33 @@ def test_docker(templates: dict[str, Path], tmp_path: Path) -> None:
         driver = booted.run("docker", "info", "--format", "{{.Driver}}").stdout
         assert driver == "overlay2\n"
         assert booted.run("docker", "compose", "version").returncode == 0
+        archive = f"docker-archive:{root}/root/base.tar:base:latest"
+        run(
+            "skopeo",
+            "copy",
+            "-q",
+            "--src-tls-verify=false",
+            f"docker://{references['base']}",
+            archive,
+        )
+        (root / "root/base.tar").chmod(0o644)
+        assert booted.run("docker", "load", "--input", "/root/base.tar").returncode == 0
+        typed = "echo $((6 * 7)) on $(tty), $(id -un); exit"
+        terminal = "script -qec 'docker run --rm -it base /bin/bash' /dev/null"
+        shown = booted.run("sh", "-c", f"printf '%s\\n' '{typed}' | {terminal}").stdout
+        assert "42 on /dev/pts/0, root" in shown
 
 
 def test_reproducible(
-    references: dict[str, str], option: str, registry: Registry, tmp_path: Path
+    references: dict[str, str], repository: GitHub, registry: Registry, tmp_path: Path
 ) -> None:
-    """Two builds from the same packages differ in times alone."""
+    """Two builds from the same packages, by the workflow and by hand, differ in times alone."""
     again = f"{registry.address}/acme/server/again:main"
-    image.build(IMAGES / "base", again, option, "--no-cache")
+    folder = tmp_path / "base"
+    shutil.copytree(repository.work / "images/base", folder)
+    debian = f"{registry.address}/docker.io/library/debian"
+    replace(folder / "Dockerfile", "docker.io/library/debian:trixie-slim", debian)
+    image.build(folder, again, "--no-cache")
 
     def scan(reference: str, name: str) -> dict[bytes, tree.Properties]:
         layout = Layout(tmp_path / name)

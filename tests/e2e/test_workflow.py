@@ -18,8 +18,8 @@ from typing import Any
 
 import pytest
 
-from tests.documents import blocks
-from tests.e2e.command import CHECKOUT, run, wait_for
+from tests.e2e.adoption import WORKFLOW, adopted
+from tests.e2e.command import run, wait_for
 from tests.e2e.daemon import API_TOKEN, Syncd
 from tests.e2e.github import ACTOR, TOKEN, GitHub, Run
 from tests.e2e.pushes import COMMIT, EVENTS, FINDINGS, NAME, ON_LIB, PLACE, Row, change
@@ -103,17 +103,10 @@ def story(scratch: Path) -> Iterator[Story]:
     """Adopt the workflow in a repository, and play all events there."""
     folder = scratch / "workflow"
     with Registry(folder / "registry", ACTOR, TOKEN) as registry:
-        github = GitHub(folder / "github", NAME, registry)
-        github.write("README.md", "Images.\n")
-        github.commit()
-        (github.folder / "syncd").symlink_to(CHECKOUT)
-        for block in blocks("sh"):
-            if block.page.name == "adopt.md" and "cp ../syncd/images" in block.text:
-                run("/bin/sh", "-euc", block.text, cwd=github.work)
-        workflow = ".github/workflows/build-images.yml"
-        text = (github.work / workflow).read_text()
+        github = adopted(folder / "github", NAME, registry)
+        text = (github.work / WORKFLOW).read_text()
         assert '"docs/**"]' in text
-        github.write(workflow, text.replace('"docs/**"]', '"shared/**"]'))
+        github.write(WORKFLOW, text.replace('"docs/**"]', '"shared/**"]'))
         found = Story(github, registry)
         for row in EVENTS:
             found.play(row)

@@ -1,7 +1,7 @@
 """Debian 13's skopeo and buildah, in a root file system of their own: this machine may be older.
 
-They are entered by chroot, with /proc of their own, so the network is this machine's; what they
-read and write lies in `Trixie.folder`, which they call `/srv`.
+They are entered by chroot, with /proc of their own, so network and devices are this machine's; what
+they read and write lies in `Trixie.folder`, which they call `/srv`.
 """
 
 from __future__ import annotations
@@ -20,10 +20,13 @@ _ENVIRONMENT = "PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root"
 
 
 class Trixie:
-    """The programs.  The root file system is unpacked once; `folder` is emptied by `empty`."""
+    """The programs, of these packages.
 
-    def __init__(self) -> None:
-        tar = debian_root(PACKAGES)
+    The root file system is unpacked once; `folder` is emptied by `empty`.
+    """
+
+    def __init__(self, packages: tuple[str, ...] = PACKAGES) -> None:
+        tar = debian_root(packages)
         self.root = CACHE / tar.stem
         self.folder = self.root / "srv"
         if not self.root.exists():
@@ -31,7 +34,6 @@ class Trixie:
             shutil.rmtree(growing, ignore_errors=True)
             growing.mkdir(parents=True)
             run("tar", "-xpf", tar, "-C", growing, "--exclude=./dev/*", "--numeric-owner")
-            run("mknod", "-m", "666", growing / "dev" / "null", "c", "1", "3")
             growing.rename(self.root)
 
     def empty(self) -> None:
@@ -42,6 +44,7 @@ class Trixie:
         """Run a program; return what it printed."""
         # buildah wants its root to be a mount point.
         enter = f'''mount --bind "$0" "$0" && cd "$0" && mount -t proc proc proc &&
+            mount --rbind /sys sys && mount --rbind /dev dev &&
             exec env -i {_ENVIRONMENT} chroot . "$@"'''
         return run("unshare", "--mount", "sh", "-c", enter, self.root, *argv, timeout=600)
 

@@ -18,7 +18,7 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
@@ -29,6 +29,7 @@ MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 INDEX = "application/vnd.oci.image.index.v1+json"
 PREDICATES = {"sbom": "https://spdx.dev/Document", "provenance": "https://slsa.dev/provenance/v1"}
 
+_ARGUMENT = re.compile(r"^ARG (\w+)=(\S+)$", re.MULTILINE)
 _WRITTEN = re.compile("type=oci,tar=false,dest=([^,]+),rewrite-timestamp=true")
 
 Descriptor = dict[str, Any]
@@ -70,7 +71,7 @@ def build_push(inputs: Mapping[str, str]) -> int:
         return 2
     tags = inputs["tags"].split(",")
     iid = Path(os.environ["RUNNER_TEMP"]) / "iid"
-    contexts = [f"--build-context={line}" for line in inputs["build-contexts"].splitlines()]
+    contexts = _contexts(Path(inputs["file"]), inputs["build-contexts"].splitlines())
     labels = [f"--label={line}" for line in inputs["labels"].splitlines() if line]
     ignore = Path(f"{inputs['file']}.dockerignore")
     _buildah(
@@ -97,6 +98,19 @@ def build_push(inputs: Mapping[str, str]) -> int:
                 _tag(_blob(layout, digest).read_bytes(), tag)
     _output("digest", digest)
     return 0
+
+
+def _contexts(dockerfile: Path, named: Sequence[str]) -> list[str]:
+    """Return buildah's options for named contexts, `NAME=docker-image://REFERENCE`.
+
+    Where a FROM names an argument, BuildKit looks for what it stands for, buildah for its name.
+    """
+    images = dict(line.split("=docker-image://") for line in named)
+    options = [f"--build-context={line}" for line in named]
+    for argument, default in _ARGUMENT.findall(dockerfile.read_text()):
+        if reference := images.get(default):
+            options.append(f"--build-arg={argument}={reference}")
+    return options
 
 
 def scan(inputs: Mapping[str, str]) -> int:
