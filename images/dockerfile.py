@@ -29,6 +29,9 @@ PLATFORM = {
 """The global ARGs that exist without being declared, as on the workflow's runners."""
 
 _WITH_DOCUMENTS = ("RUN", "COPY", "ADD", "ONBUILD")
+_CONTEXT = re.compile(r"\s*#\s*context:\s*(\S+)\s*")
+_LIKE_CONTEXT = re.compile(r"\s*#\s*context\s*:", re.IGNORECASE)
+_BLANKS = re.compile(r"[\t\v\f\r ]+")
 _DIRECTIVE = re.compile(r"#\s*([A-Za-z][A-Za-z0-9]*)\s*=\s*(.+?)\s*")
 _DOCUMENT = re.compile(r"""\d*<<(-?)(["']?)([^\s<"']+)\2""")
 _VARIABLE = re.compile(r"\$(?:(?P<plain>\w+)|\{(?P<braced>\w+)(?:(?P<how>:?[-+?])(?P<word>.*))?\})")
@@ -67,13 +70,28 @@ def context(dockerfile: str) -> str:
     """Return the folder that a comment `# context: FOLDER` above the first instruction names.
 
     The folder is relative to the Dockerfile's own, and nothing when there is no such comment.
+    Raise DockerfileError for what is nearly such a comment, or one further down: it would name no
+    context, without a word.
     """
-    for line in dockerfile.splitlines():
-        if found := re.fullmatch(r"\s*#\s*context:\s*(\S+)\s*", line):
-            return found[1]
-        if line.strip() and not line.lstrip().startswith("#"):
-            break
-    return ""
+    found, is_above = "", True
+    for number, line in enumerate(_lines(dockerfile), 1):
+        is_above = is_above and (not line.strip() or line.lstrip().startswith("#"))
+        exact = _CONTEXT.fullmatch(line)
+        if exact and is_above and not found:
+            found = exact[1]
+        elif exact or (is_above and _LIKE_CONTEXT.match(line)):
+            raise DockerfileError(
+                number,
+                f"{line.strip()!r} names no context: write # context: FOLDER, once, above the "
+                f"first instruction",
+            )
+    return found
+
+
+def _lines(dockerfile: str) -> list[str]:
+    """Return the lines as BuildKit has them: a line feed alone ends one."""
+    lines = dockerfile.removeprefix("\ufeff").removesuffix("\n").split("\n")
+    return [line.removesuffix("\r") for line in lines]
 
 
 def references(dockerfile: str) -> list[Reference]:
@@ -95,7 +113,7 @@ def base(dockerfile: str) -> str:
 
 
 def _read(dockerfile: str) -> _References:
-    directives, lines = _directives(dockerfile.removeprefix("\ufeff").splitlines())
+    directives, lines = _directives(_lines(dockerfile))
     escape = directives.get("escape", "\\")
     if escape not in ("\\", "`"):
         raise DockerfileError(1, f"escape={escape} is neither \\ nor `: write one of them")
@@ -139,12 +157,11 @@ class _References:
         elif one.name in ("COPY", "ADD", "RUN"):
             self._take_flags(one, one.name)
         elif one.name == "ONBUILD":
-            inner, _, rest = one.rest.partition(" ")
-            self._take_flags(_Instruction(one.line, inner.upper(), rest.lstrip()), "ONBUILD")
+            self._take_flags(_instruction(one.line, one.rest), "ONBUILD")
 
     def _take_from(self, one: _Instruction) -> None:
         self.stages_began = True
-        _, words = _flags(_words(one.rest, self.escape))
+        words = _words(_flags(one.rest)[1], self.escape)
         if not words:
             raise DockerfileError(one.line, "FROM names no image: write one, or scratch")
         text = self._expanded(words[0])
@@ -165,17 +182,15 @@ class _References:
             self.stages[name] = self.base
 
     def _take_flags(self, one: _Instruction, instruction: str) -> None:
-        flags, _ = _flags(_words(one.rest, self.escape))
-        for flag in flags:
+        for flag in _flags(one.rest)[0]:
             name, _, value = flag.partition("=")
-            value = _unquoted(value, self.escape)
             if name == "--from" and one.name in ("COPY", "ADD"):
                 self._take_source(value, one.line, instruction)
             elif name == "--mount" and one.name == "RUN":
                 options = (option.strip().partition("=") for option in value.split(","))
                 for key, _, source in options:
                     if key.lower() == "from":
-                        self._take_source(source.strip("\"'"), one.line, instruction)
+                        self._take_source(source, one.line, instruction)
 
     def _take_source(self, text: str, line: int, instruction: str) -> None:
         if "$" in text:
@@ -259,12 +274,17 @@ def _instructions(lines: Sequence[str], escape: str) -> Iterator[_Instruction]:
             if not following[1].strip() or following[1].lstrip().startswith("#"):
                 continue
             joined, goes_on = joined + ends.sub("", following[1]), ends.search(following[1])
-        name, _, rest = joined.strip().replace("\t", " ").partition(" ")
-        if name.upper() in _WITH_DOCUMENTS:
-            for word in _words(rest, escape):
+        one = _instruction(number, joined)
+        if one.name in _WITH_DOCUMENTS:
+            for word in _words(one.rest, escape):
                 if document := _DOCUMENT.fullmatch(word):
                     _skip(numbered, document, number)
-        yield _Instruction(number, name.upper(), rest.strip())
+        yield one
+
+
+def _instruction(line: int, text: str) -> _Instruction:
+    name, *rest = _BLANKS.split(text.strip(), maxsplit=1)
+    return _Instruction(line, name.upper(), "".join(rest))
 
 
 def _skip(numbered: Iterator[tuple[int, str]], document: re.Match[str], begins: int) -> None:
@@ -297,18 +317,33 @@ def _words(text: str, escape: str) -> list[str]:
     return [word for word in found if word]
 
 
-def _flags(words: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
-    """Return the words that begin with `--`, as far as they are the first, and the others."""
-    for number, word in enumerate(words):
-        if not word.startswith("--") or word == "--":
-            return words[:number], words[number:]
-    return words, []
+def _flags(text: str) -> tuple[list[str], str]:
+    """Return the words that begin with `--`, as far as they are the first, and what follows.
 
-
-def _unquoted(word: str, escape: str) -> str:
-    """Return a flag's value without the quotes around it, and with what was escaped."""
-    plain = word[1:-1] if len(word) > 1 and word[0] == word[-1] and word[0] in "\"'" else word
-    return re.sub(rf"{re.escape(escape)}(.)", r"\1", plain)
+    Quotes are taken off wherever they stand in such a word, and a backslash is what escapes,
+    whatever the `escape` directive says: `extractBuilderFlags` of
+    https://github.com/moby/buildkit/blob/master/frontend/dockerfile/parser/line_parsers.go
+    """
+    found: list[str] = []
+    at = 0
+    while True:
+        at += len(text[at:]) - len(text[at:].lstrip())
+        if not text.startswith("--", at):
+            return found, text[at:]
+        word, quote = "", ""
+        while at < len(text) and (quote or not text[at].isspace()):
+            character = text[at]
+            if character == "\\" and at + 1 < len(text):
+                at += 1
+                word += text[at]
+            elif character in "\"'" and quote in ("", character):
+                quote = "" if quote else character
+            else:
+                word += character
+            at += 1
+        if word == "--":
+            return found, text[at:]
+        found.append(word)
 
 
 def _stage(one: _Instruction) -> str:

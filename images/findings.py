@@ -67,9 +67,10 @@ def deadlines(text: str) -> dict[tuple[str, str], date]:
     """Return the list's dates by vulnerability and package; raise FindingsError for a fault."""
     wanted = {"vulnerability": str, "package": str, "from": date}
     try:
-        entries = list(tomllib.loads(text)["block"])
-    except (tomllib.TOMLDecodeError, KeyError, TypeError) as error:
+        entries = list(tomllib.loads(text).get("block", []))
+    except (tomllib.TOMLDecodeError, TypeError) as error:
         raise FindingsError(f"{LIST.name}: {error}; see its first lines") from error
+    found: dict[tuple[str, str], date] = {}
     for entry in entries:
         if (
             not isinstance(entry, dict)
@@ -79,7 +80,19 @@ def deadlines(text: str) -> dict[tuple[str, str], date]:
                 f"{LIST.name}: {entry}: write vulnerability and package in quotes, and from as "
                 f"2026-12-24"
             )
-    return {(entry["vulnerability"], entry["package"]): entry["from"] for entry in entries}
+        key = entry["vulnerability"], entry["package"]
+        if key in found:
+            raise FindingsError(f"{LIST.name}: {' in '.join(key)} is there twice: remove one")
+        found[key] = entry["from"]
+    return found
+
+
+def entry_for(one: Finding, since: date) -> str:
+    """Return the entry of the list that has a finding block from a date on."""
+    return (
+        f"[[block]]\nvulnerability = {json.dumps(one.vulnerability)}\n"
+        f"package = {json.dumps(one.package)}\nfrom = {since}\n"
+    )
 
 
 def judge(
@@ -93,12 +106,9 @@ def judge(
         what = f"{one.vulnerability} in {one.package} {one.version}, {fix}"
         since = blocking.get((one.vulnerability, one.package))
         if since is None:
-            entry = (
-                f'[[block]] vulnerability = "{one.vulnerability}" package = "{one.package}" '
-                f"from = {today + NOTICE}"
-            )
+            entry = "%0A".join(map(_plain, entry_for(one, today + NOTICE).splitlines()))
             lines.append(
-                f"::warning::{_plain(what)}; to have it block, {LIST.name}: {_plain(entry)}"
+                f"::warning::{_plain(what)}; to have it block, add to {LIST.name}:%0A{entry}"
             )
         elif today < since:
             lines.append(f"::warning::{_plain(what)}; blocks from {since} on")
@@ -109,8 +119,12 @@ def judge(
 
 
 def _plain(text: str) -> str:
-    """Return text of a report without what a runner would take for another command."""
-    return "".join(character if character.isprintable() else "?" for character in text)[:500]
+    """Return text of a report as a runner shows it: no other command, and `%` as it says it.
+
+    Source: https://github.com/actions/toolkit/blob/main/packages/core/src/command.ts
+    """
+    shown = "".join(character if character.isprintable() else "?" for character in text)[:500]
+    return shown.replace("%", "%25")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

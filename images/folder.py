@@ -67,14 +67,14 @@ def parse_image(name: str, text: str, neighbours: Collection[str], repository: s
     if not re.fullmatch("[a-z0-9]+([._-][a-z0-9]+)*", name):
         raise PlanError(f"images/{name}: registries want lower-case names; rename the folder")
     own = f"images/{name}"
-    context = posixpath.normpath(posixpath.join(own, dockerfile.context(text)))
-    if context.startswith(("/", "..")):
-        raise PlanError(
-            f"{own}/Dockerfile: its context {context} is outside the repository: name a folder "
-            f"in it"
-        )
     parents: dict[str, str] = {}
     try:
+        context = posixpath.normpath(posixpath.join(own, dockerfile.context(text)))
+        if context.startswith(("/", "..")):
+            raise PlanError(
+                f"{own}/Dockerfile: its context {context} is outside the repository: name a folder "
+                f"in it"
+            )
         for reference in dockerfile.references(text):
             parent = _neighbour(reference, {*neighbours} - {name}, repository)
             if parent:
@@ -88,7 +88,7 @@ def _neighbour(reference: Reference, neighbours: Collection[str], repository: st
     """Return the neighbour that a reference means, or nothing; raise DockerfileError in doubt."""
     text, line = reference.text, reference.line
     named, _, digest = text.partition("@")
-    path = re.sub(":[^/:]*$", "", named)
+    path = re.sub(":[^/:]*$", "", re.sub("^([^/:]+):443/", r"\1/", named))
     if path != path.lower():
         raise DockerfileError(
             line, f"{text}: registries take lower case only: write {path.lower()}, and no OWNER"

@@ -191,7 +191,7 @@ class Git:
 
     def tags(self) -> set[str]:
         """Return the names of the git tags."""
-        return set(self._run("tag", "--list").stdout.split())
+        return set(self._run("tag", "--list").stdout.split("\n")) - {""}
 
     def changed_paths(self, before: str, after: str) -> set[str] | None:
         """Return the paths that differ between two commits, both names of a renamed file.

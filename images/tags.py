@@ -21,6 +21,7 @@ RELEASE = "release"
 _NO_COMMIT = "0" * 40
 _LONGEST_TAG = 128
 _MADE = re.compile(r"(branch|tag)-.*|.*--[0-9a-f]{8}", re.DOTALL)
+_OTHERS = re.compile(r"[0-9a-f]{40}|pr-[0-9]+|sha256-[0-9a-f]{64}(\..*)?")
 _VERSION = re.compile(r"v[0-9]+(\.[0-9]+)*([-+].*)?|[0-9]+(\.[0-9]+)+([-+].*)?")
 
 
@@ -113,17 +114,18 @@ def _valid(kind: str, name: str) -> str:
     makes up for it: where something else must change (`v1+a` and `v1@a` are two names), where there
     is a `--` already, and where a name looks like what this function makes of another one.  What
     would take another ref's tag says what it is: a branch called `latest`, a tag called `main`,
-    anything that looks like a commit or like a pull request's.
+    anything that looks like a commit, like a pull request's, or like a signature's (cosign's
+    `sha256-DIGEST.sig`, the specification's `sha256-DIGEST` for referrers).
 
     Grammar: https://github.com/opencontainers/distribution-spec/blob/main/spec.md#pulling-manifests
     """
     plain = name.replace("/", "--")
     valid = re.sub(r"[^A-Za-z0-9_.-]", "-", plain)
-    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+    digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:8]
     returns = valid.replace("--", "/") == name and not _MADE.fullmatch(valid)
     if not returns or len(valid) > _LONGEST_TAG - len("branch-"):
         valid = f"{valid[: _LONGEST_TAG - len('branch---') - len(digest)]}--{digest}"
     taken = valid == "latest" or (valid == MAIN and (kind, name) != ("branch", MAIN))
-    if taken or re.fullmatch("[0-9a-f]{40}|pr-[0-9]+", valid) or valid[0] in ".-":
+    if taken or _OTHERS.fullmatch(valid) or valid[0] in ".-":
         valid = f"{kind}-{valid}"
     return valid

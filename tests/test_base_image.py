@@ -151,6 +151,16 @@ class TestDirectory:
         assert (found["access_provider"], found["ldap_access_order"]) == ("ldap", "filter")
         assert found["ldap_access_filter"] == "(memberOf=cn=x,dc=y)"
 
+    @pytest.mark.parametrize(
+        "env", [{}, {"LDAP_ACCESS_FILTER": ""}, {"LDAP_ACESS_FILTER": "(a=b)"}]
+    )
+    def test_no_access_filter(self, root: Path, env: Mapping[str, str]) -> None:
+        """Where everybody is let in, the unit's status says so, whatever was meant."""
+        done = configure(root, {**URI, **env})
+        assert "everybody whom the directory knows may log in" in done.stdout
+        misspelt = "LDAP_ACESS_FILTER is no variable that this image knows" in done.stdout
+        assert misspelt == ("LDAP_ACESS_FILTER" in env)
+
     def test_authority(self, root: Path) -> None:
         """A private authority's certificate is put beside sssd.conf, which names it."""
         encoded = base64.encodebytes(CERTIFICATE.encode()).decode().replace("\n", "")
@@ -175,7 +185,11 @@ class TestDirectory:
             ),
             ({"LDAP_BIND_DN": "cn=x ", "LDAP_BIND_SECRET": "s"}, "DN begins or ends with a space"),
             ({"LDAP_BASE": b"dc=\xff"}, "LDAP_BASE is not UTF-8"),
-            ({"LDAP_ACCESS_FILTER": "(uid=a))("}, "LDAP_ACCESS_FILTER must be an LDAP filter"),
+            ({"LDAP_URI": "ldaps://a ldaps://b"}, "LDAP_URI must hold ldap:// or ldaps://"),
+            ({"LDAP_ACCESS_FILTER": "(uid=a))("}, "LDAP_ACCESS_FILTER must be one LDAP filter"),
+            ({"LDAP_ACCESS_FILTER": "(uid=a)(uid=b)"}, "LDAP_ACCESS_FILTER must be one LDAP"),
+            ({"LDAP_ACCESS_FILTER": "a(uid=a)"}, "LDAP_ACCESS_FILTER must be one LDAP filter"),
+            ({"LDAP_ACCESS_FILTER": "everybody"}, "LDAP_ACCESS_FILTER must be one LDAP filter"),
             ({"LDAP_SCHEMA": "nis"}, "LDAP_SCHEMA must be one of rfc2307, rfc2307bis, ipa, ad"),
             (
                 {"LDAP_TLS_REQCERT": "no"},
@@ -193,6 +207,10 @@ class TestDirectory:
                     "LDAP_TLS_REQCERT": "never",
                 },
                 "LDAP_CA_CERT is set, but LDAP_TLS_REQCERT says",
+            ),
+            (
+                {"SSSD_LDAP_TLS_CACERT": "/dev/null", "LDAP_TLS_REQCERT": "Never"},
+                "SSSD_LDAP_TLS_CACERT is set, but LDAP_TLS_REQCERT says",
             ),
             (
                 {
@@ -226,6 +244,7 @@ class TestDirectory:
         assert done.returncode == 0
         (line,) = done.stderr.splitlines()
         assert "SSSD_LDAP_TPYO is no variable that this image knows" in line
+        assert "LDAP_OF_AN_APPLICATION is no variable that this image knows" in done.stdout
 
     def test_made_anew(self, root: Path) -> None:
         """A changed environment changes sssd.conf at the next boot, unless something is wrong."""
@@ -360,7 +379,7 @@ class TestEnvironment:
     def test_odd_names(self, root: Path) -> None:
         """A name that no shell takes is left out, and the first of two equal names counts."""
         file = root.parent / "environ"
-        file.write_bytes(b"A-B=1\0GOOD=2\0GOOD=3\0no value\0")
+        file.write_bytes(b"A-B=1\0A\n=it's #1\0GOOD=2\0GOOD=3\0no value\0")
         done = run("container-environment", file, root)
         assert "left out" in done.stdout
         assert (root / "etc/environment").read_text().splitlines()[1:] == ["GOOD='2'"]

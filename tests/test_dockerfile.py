@@ -30,6 +30,15 @@ B = "ghcr.io/o/r/base"
         (f"FROM scratch\nRUN --network=none --mount=type=bind,from={B},source=/a true\n", [B]),
         (f"FROM scratch\nRUN --mount=from={B} --mount=type=cache,target=/c true\n", [B]),
         (f'FROM scratch\nRUN --mount="type=bind,from={B}" true\n', [B]),
+        (f'FROM scratch\nRUN --mount=type=bind,"from={B}",target=/x true\n', [B]),
+        (f'FROM scratch\nRUN --mount=type=bind,fr"om"={B} true\n', [B]),
+        (f'FROM scratch\nCOPY --"from"={B} / /x\n', [B]),
+        (f"FROM scratch\nCOPY --from'='\\{B} / /x\n", [B]),
+        ('FROM scratch\nCOPY --from=x/"base" / /x\n', ["x/base"]),
+        (f"# escape=`\nFROM scratch\nCOPY --fr\\om={B} / /x\n", [B]),
+        (f"FROM scratch\nCOPY\f--from={B} / /x\n", [B]),
+        (f"FROM scratch\nCOPY\v--link\r--from={B} / /x\n", [B]),
+        (f"FROM scratch\r\nCOPY -- --from={B} /x\r\n", []),
         (f"FROM scratch\nONBUILD COPY --from={B} /a /b\n", [B]),
         (f"FROM scratch\nRUN echo --from={B} --mount=from={B}\n", []),
         (f"# syntax={B}\nFROM scratch\n", [B]),
@@ -92,13 +101,32 @@ def test_line_and_instruction() -> None:
         ("FROM a\n", ""),
         ("# escape=`\n# What it is.\n\n# context: ..\nFROM a\n", ".."),
         ("#context: ../shared\nFROM a\n", "../shared"),
-        ("FROM a\n# context: ..\n", ""),
+        ("\ufeff# context: ..\nFROM a\n", ".."),
         ("# the context: is said here\nFROM a\n", ""),
+        ("FROM a\n# Context: why this is so\nRUN true\n", ""),
     ],
 )
 def test_context(text: str, folder: str) -> None:
     """A comment above the first instruction names the folder that the build sees."""
     assert context(text) == folder
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("FROM a\n# context: ..\n", 2),
+        ("ARG V=1\n# context: ../..\nFROM a\n", 2),
+        ("# Context: ..\nFROM a\n", 1),
+        ("# context : ..\nFROM a\n", 1),
+        ("# context: ../.. (all)\nFROM a\n", 1),
+        ("# context: ..\n# context: ../..\nFROM a\n", 2),
+    ],
+)
+def test_no_context(text: str, line: int) -> None:
+    """What is nearly such a comment is refused, since the build would see another folder."""
+    with pytest.raises(DockerfileError, match="names no context") as caught:
+        context(text)
+    assert caught.value.line == line
 
 
 @pytest.mark.parametrize(

@@ -58,12 +58,21 @@ def test_judge(since: date | None, said: str, blocked: bool) -> None:
 
 
 def test_the_offered_entry_is_one() -> None:
-    """The entry that a warning offers is what the list takes, with two weeks of notice."""
-    (line,), _ = judge([OPENSSL], {}, TODAY)
-    entry = line.partition(".toml: ")[2]
-    for key in (" vulnerability", " package", " from"):
-        entry = entry.replace(key, f"\n{key}")
-    assert deadlines(entry) == {("CVE-2026-1", "openssl"): date(2026, 12, 15)}
+    """The entry that a warning shows can be added to the list, with two weeks of notice."""
+    strange = Finding("CVE-2026-2", '100% "odd"', "1")
+    shown, _ = judge([OPENSSL, strange], {}, TODAY)
+    entries = [as_shown(line).partition(".toml:\n")[2] for line in shown]
+    text = "\n".join([findings.LIST.read_text(), *entries])
+    since = date(2026, 12, 15)
+    assert deadlines(text) == {
+        ("CVE-2026-1", "openssl"): since,
+        ("CVE-2026-2", '100% "odd"'): since,
+    }
+
+
+def as_shown(line: str) -> str:
+    """Return an annotation as a runner shows it, which takes its escapes off."""
+    return line.replace("%0A", "\n").replace("%25", "%")
 
 
 def test_hostile_names() -> None:
@@ -75,12 +84,12 @@ def test_hostile_names() -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "",
         "block = [{}]",
         "block = [1]",
         "block = 1",
         "block",
         '[[block]]\nvulnerability = "a"\npackage = "b"\nfrom = "2026"\n',
+        '[[block]]\nvulnerability = "a"\npackage = "b"\nfrom = 2026-01-01\n' * 2,
     ],
 )
 def test_a_fault_in_the_list(text: str) -> None:
@@ -92,7 +101,7 @@ def test_a_fault_in_the_list(text: str) -> None:
 @pytest.mark.parametrize(
     ("listed", "status"),
     [
-        ("block = []", 0),
+        ("", 0),
         ('[[block]]\nvulnerability="CVE-2026-1"\npackage="openssl"\nfrom=2026-01-01', 1),
     ],
 )

@@ -200,6 +200,7 @@ def test_what_is_not_pushed() -> None:
         for name, step in zip(names, steps, strict=True)
         if "matrix.image.push" in str(step.get("if"))
     ] == [
+        "See that the branch has not gone on",
         "Describe",
         "Push",
         "Push as zstd:chunked",

@@ -202,6 +202,9 @@ def test_nobody_knows_what_was_built(repository: Repository) -> None:
         ("refs/heads/pr-12", ["branch-pr-12"]),
         ("refs/tags/pr-12", ["tag-pr-12"]),
         ("refs/heads/12-fix", ["12-fix"]),
+        ("refs/heads/sha256-" + "a" * 64, ["branch-sha256-" + "a" * 64]),
+        (f"refs/tags/sha256-{'a' * 64}.sig", [f"tag-sha256-{'a' * 64}.sig"]),
+        ("refs/heads/bad\udcff", ["bad---69f5f0e0"]),
         ("refs/tags/v1.2.3", ["v1.2.3"]),
         ("refs/tags/release/2026.10", ["release--2026.10"]),
         ("refs/tags/v1+a", ["v1-a--e064177f"]),
@@ -261,11 +264,15 @@ def test_branch_and_tag_of_one_name(name: str) -> None:
 
 
 def test_git_tags_are_read(repository: Repository) -> None:
-    """The checkout tells which git tags a branch has to yield to."""
-    repository.git("tag", "mine")
+    """The checkout tells which git tags a branch has to yield to, whatever these are called."""
+    for name in ("mine", "no\u00a0break", os.fsdecode(b"bad\xff")):
+        repository.git("tag", name)
     done = run_plan(repository.folder, GITHUB_REF="refs/heads/mine", IMAGE="base")
     ((base,),) = json.loads(done.stdout)["levels"]
     assert base["tags"][1:] == [f"{OURS}/base:branch-mine"]
+    done = run_plan(repository.folder, GITHUB_REF="refs/heads/no\u00a0break", IMAGE="base")
+    ((base,),) = json.loads(done.stdout)["levels"]
+    assert base["tags"][1] == f"{OURS}/base:branch-no-break--2bfad041"
 
 
 @pytest.mark.parametrize(

@@ -144,14 +144,14 @@ class _Compressed(NamedTuple):
 
 
 class _Compressor:
-    """Compresses the frames of a template on several threads, and gives them in their order."""
+    """Makes or loads the frames of a template on several threads; gives them in their order."""
 
     def __init__(self, frames: FrameStore, threads: int, *, keep_plain: bool) -> None:
         self._frames = frames
         self._keep_plain = keep_plain
         self._own = threading.local()
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="compress")
-        self._waiting: deque[StoredFrame | Future[_Compressed]] = deque()
+        self._waiting: deque[Future[_Compressed]] = deque()
         self._under_way = 0
 
     def __enter__(self) -> Self:
@@ -165,26 +165,16 @@ class _Compressor:
         if isinstance(part, _FramePlan):
             self._waiting.append(self._threads.submit(self._compress, part))
             self._under_way += part.size
-        elif self._keep_plain:
+        else:
             self._waiting.append(self._threads.submit(self._load, part))
             self._under_way += part.length
-        else:
-            self._waiting.append(part)
 
     def finished(self, bound: int) -> Iterator[_Compressed]:
         """Yield the next frames that are finished; wait while more than `bound` bytes are not."""
-        while self._waiting:
-            first = self._waiting[0]
-            if isinstance(first, StoredFrame):
-                self._waiting.popleft()
-                yield self._load(first)
-            elif first.done() or self._under_way > bound:
-                self._waiting.popleft()
-                finished = first.result()
-                self._under_way -= finished.size
-                yield finished
-            else:
-                break
+        while self._waiting and (self._waiting[0].done() or self._under_way > bound):
+            finished = self._waiting.popleft().result()
+            self._under_way -= finished.size
+            yield finished
 
     def _compress(self, part: _FramePlan) -> _Compressed:
         buffer = self._buffer()[: part.size]

@@ -122,6 +122,13 @@ class GitHub:
         payload = {"ref": ref, "before": before, "after": self.head, "forced": force}
         return self._act("push", payload, branch=branch)
 
+    def run_again(self, branch: str) -> Run:
+        """Start the run of a push to the branch again, whose commit is HEAD."""
+        before = self.git("rev-parse", "HEAD~1")
+        payload = {"ref": f"refs/heads/{branch}", "before": before, "after": self.head}
+        attempt = ("--env", "GITHUB_RUN_ATTEMPT=2")
+        return self._act("push", payload, branch=branch, options=attempt)
+
     def push_tag(self, tag: str) -> Run:
         """Tag HEAD and push the tag: filters of paths do not hold for tags."""
         self.git("tag", tag)

@@ -226,6 +226,17 @@ def mended(github: GitHub) -> Run | None:
     return github.push("main")
 
 
+def older_run_again(github: GitHub) -> Run | None:
+    github.git("checkout", "--quiet", "--detach", "HEAD~1")
+    run = github.run_again("main")
+    github.git("checkout", "--quiet", "main")
+    return run
+
+
+def newest_run_again(github: GitHub) -> Run | None:
+    return github.run_again("main")
+
+
 def finding_that_warns(github: GitHub) -> Run | None:
     change(github, "site", more=f'LABEL e2e.finding="{FINDINGS[0]} openssl"\n')
     return github.push("main")
@@ -305,6 +316,8 @@ EVENTS = [
     Row(level_2_fails, ALL, MAIN, failing=["app", "site"], ok=False),
     Row(level_3_fails, ALL, MAIN, failing=["site"], ok=False),
     Row(mended, ALL, MAIN),
+    Row(older_run_again, ["app", "site"], failing=["app", "site"], ok=False),
+    Row(newest_run_again, ["site"], MAIN),
     Row(finding_that_warns, ["site"], MAIN),
     Row(finding_that_blocks, ["site"], MAIN, failing=["site"], ok=False),
     Row(nobody_knows_what_was_built, ALL, MAIN),

@@ -203,6 +203,12 @@ def lonely(scratch: Path, templates: dict[str, Path]) -> Iterator[Machine]:
         yield booted
 
 
+def units(root: Path) -> set[str]:
+    """Return the links by which units are enabled, and aliases."""
+    folder = root / "etc/systemd/system"
+    return {str(link.relative_to(folder)) for link in folder.rglob("*") if link.is_symlink()}
+
+
 def log_in(container: Machine, name: str, password: str, command: str) -> CompletedProcess[str]:
     """Run a command by SSH, logged in with a password."""
     ask = "/run/ask-password"
@@ -297,6 +303,20 @@ class TestIdentity:
                 assert list(root.glob(pattern)) == [], pattern
             logs = [path for path in (root / "var/log").rglob("*") if path.is_file()]
             assert [path for path in logs if not path.is_symlink()] == []
+
+    def test_units(
+        self, templates: dict[str, Path], container: Machine, scratch: Path, tmp_path: Path
+    ) -> None:
+        """A first boot enables nothing more than the image, and a package's service is enabled."""
+        root = machine.unpack(templates["base"], tmp_path / "root")
+        assert container.run("test", "-s", "/etc/machine-id").returncode == 0
+        as_built = units(root)
+        assert units(scratch / "container") == as_built
+        unit = "[Service]\nExecStart=/bin/true\n[Install]\nWantedBy=multi-user.target\n"
+        (root / "usr/lib/systemd/system/new.service").write_text(unit)
+        installed = ("env", "DPKG_MAINTSCRIPT_PACKAGE=new", "deb-systemd-helper", "enable")
+        run("chroot", root, *installed, "new.service")
+        assert units(root) - as_built == {"multi-user.target.wants/new.service"}
 
     def test_two_containers(self, container: Machine, open_container: Machine) -> None:
         """Two containers of one template differ in machine id and in each SSH host key."""

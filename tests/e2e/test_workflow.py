@@ -269,6 +269,12 @@ def test_what_builds_on_a_failed_image(
     assert all(any(f"images/{one} builds on" in line for line in told) for one in later)
 
 
+def test_older_run_again(story: Story) -> None:
+    """An older run that is run again says why it takes no tag back."""
+    told = story.run("older_run_again").annotations("error")
+    assert "refs/heads/main is not at this run's commit any more" in told[0]
+
+
 def test_findings(story: Story) -> None:
     """A critical finding warns, and one that is listed keeps its image from the push."""
     (warning,) = story.run("finding_that_warns").annotations("warning")
