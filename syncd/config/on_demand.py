@@ -14,6 +14,7 @@ from functools import lru_cache
 
 import re2
 
+from syncd.errors import InvalidReferenceError
 from syncd.oci import Reference
 
 _LONGEST = 500  # characters
@@ -21,12 +22,22 @@ _PATTERN = re.compile(r"[A-Za-z0-9.*\[\]:-]+(?:/[a-z0-9._*-]+)+(?::[A-Za-z0-9._*
 
 
 def check_on_demand(pattern: str) -> str:
-    """Return a pattern that is one; raise ValueError."""
+    """Return a pattern that is one, and that some reference meets; raise ValueError."""
     if len(pattern) > _LONGEST or not _PATTERN.fullmatch(pattern) or "***" in pattern:
         raise ValueError(
             "write HOST/REPOSITORY or HOST/REPOSITORY:TAG with * and ** in it, such as "
             "ghcr.io/owner/* or docker.io/library/debian:12*"
         )
+    host, _, _ = pattern.partition("/")
+    sample = host.replace(":*", ":1").replace("**", "*").replace("*", "a.a")
+    sample += pattern.removeprefix(host).replace("**", "a/a").replace("*", "a")
+    repository, _ = _parts(sample)
+    try:
+        name = Reference.parse(sample).name
+    except InvalidReferenceError as exc:
+        raise ValueError(f"no reference is like this: {exc.what}") from exc
+    if name != repository:
+        raise ValueError(f"a reference is never like this: {repository} is written {name}")
     return pattern
 
 

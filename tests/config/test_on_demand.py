@@ -30,6 +30,8 @@ DIGEST = "@sha256:" + "0" * 64
         ("docker.io/library/debian:latest", ["debian"], ["debian:12", "debian" + DIGEST]),
         ("reg.lan:5000/a/b", ["reg.lan:5000/a/b:1"], ["reg.lan/a/b", "reg.lan:50001/a/b"]),
         ("[fd00::1]:5000/a/*", ["[fd00::1]:5000/a/b"], ["[fd00::1]/a/b"]),
+        ("docker.io/**", ["debian", "docker.io/a/b:1"], ["a.b/c"]),
+        ("*.lan:*/a/b", ["reg.lan:5000/a/b:1"], ["reg.lan/a/b"]),
         ("*/team/*", ["a.b/team/c", "x.lan:5000/team/c"], ["a.b/c/team/d", "a.b/team/c/d"]),
         ("**/*", ["a.b/c", "a.b/c/d/e"], []),
         ("a.b/x.y", ["a.b/x.y"], ["a.b/xzy", "a-b/x.y"]),
@@ -52,6 +54,21 @@ def test_patterns(pattern: str, meant: list[str], not_meant: list[str]) -> None:
 def test_no_patterns(pattern: str) -> None:
     """What is no pattern is refused when the configuration is read."""
     with pytest.raises(ValueError, match="write HOST/REPOSITORY"):
+        check_on_demand(pattern)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "written"),
+    [
+        ("docker.io/debian:12", "docker.io/library/debian"),
+        ("docker.io/*", "docker.io/library/a"),
+        ("owner/name", "docker.io/owner/name"),
+        ("GHCR.io/owner/*", "ghcr.io/owner/a"),
+    ],
+)
+def test_no_reference_is_like_this(pattern: str, written: str) -> None:
+    """A pattern that no reference could meet is refused, with the way it is written."""
+    with pytest.raises(ValueError, match=f"is written {written}$"):
         check_on_demand(pattern)
 
 

@@ -129,10 +129,17 @@ async def everything_told(harness: Harness, token: str | None) -> str:
 
 
 def on_disk(folder: Path, *, wal: bool = True) -> bytes:
-    """Return all bytes below a folder, with the names of the files: the ledger's log, too."""
-    files = [path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()]
-    assert not wal or any(path.name.endswith("-wal") for path in files)
-    return b"\n".join(str(path).encode() + b"\0" + path.read_bytes() for path in files)
+    """Return all bytes below a folder, with the names of the files: the ledger's log, too.
+
+    A file that goes while it is looked for is passed over: a conversion may be ending.
+    """
+    found: dict[Path, bytes] = {}
+    for path in folder.rglob("*"):
+        with suppress(FileNotFoundError):
+            if path.is_file() and not path.is_symlink():
+                found[path] = path.read_bytes()
+    assert not wal or any(path.name.endswith("-wal") for path in found)
+    return b"\n".join(str(path).encode() + b"\0" + content for path, content in found.items())
 
 
 def secrets_of(*registries: Registry) -> list[str]:
@@ -442,6 +449,7 @@ async def test_a_stop(tmp_path: Path, registry: Registry, private: Registry) -> 
         assert record.state is State.QUEUED
         assert PASSWORD.encode() not in on_disk(tmp_path / "state")
         pull.cancel()
+        await asyncio.gather(pull, return_exceptions=True)
     async with house(tmp_path, registry, private) as harness:
         await harness.services.worker.resume()
         outcome = await harness.outcome(record.job.id)
