@@ -30,7 +30,8 @@ class JobHandler(Protocol):
 class JobQueue:
     """One reference: the job that waits, the job that runs, and the task that works jobs off.
 
-    Times are the loop's.
+    Times are the loop's.  `has_begun` tells that the task has: one that is cancelled before takes
+    no step, not even the one that removes this queue.
     """
 
     waiting: SyncJob | None = None
@@ -39,13 +40,15 @@ class JobQueue:
     began: float = 0.0
     turn: Turn = field(default_factory=Turn)
     task: asyncio.Task[None] | None = None
+    has_begun: bool = False
 
     def take_out(self) -> asyncio.Task[None] | None:
         """Let no job wait any more; return the task where that ends it."""
         self.waiting = None
         if self.running is not None or self.task is None:
             return None
-        self.task.cancel()
+        if self.has_begun:
+            self.task.cancel()
         return self.task
 
 

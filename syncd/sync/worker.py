@@ -243,6 +243,7 @@ class Worker:
     async def _work_off(self, key: Reference | str, reference: Reference, queue: JobQueue) -> None:
         """Run the queue's jobs until none waits."""
         loop = asyncio.get_running_loop()
+        queue.has_begun = True
         try:
             while queue.waiting is not None and not self._stopping:
                 await asyncio.sleep(max(0.0, queue.not_before - loop.time()))

@@ -209,7 +209,7 @@ class GitHub:
                 "STANDIN_SIGNED": str(folder / "signed"),
             },
             cwd=self.work,
-            timeout=600,
+            timeout=1200,
         )
         (folder / "log").write_text(done.stdout + done.stderr)
         found = _finished(done, folder)

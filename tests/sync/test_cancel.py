@@ -150,6 +150,20 @@ async def test_repository_that_joined_a_job(path: Path) -> None:
     assert doing.begun == [C, B]
 
 
+async def test_cancelled_before_its_queue_began(path: Path) -> None:
+    """A job that is cancelled in the moment in which it is made leaves no queue behind."""
+    doing = Handler(tags=(A,))
+    async with working(path, doing) as (worker, _):
+        (job,) = await worker.submit([REPOSITORY], Cause.API)
+        while not worker.has(A):  # noqa: ASYNC110 - the first moment
+            await asyncio.sleep(0)
+        assert await worker.cancel(job.id)
+        assert not worker.has(A)
+        (again,) = await worker.submit([A], Cause.API)
+        assert await within(worker.finished(again)) == FINE
+    assert doing.begun == [A]
+
+
 async def test_cancelled_tag_of_a_repository(path: Path) -> None:
     """A repository's job says that one of its tags was cancelled."""
     doing = Handler(tags=(A, B), held={A})

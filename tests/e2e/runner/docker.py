@@ -257,10 +257,11 @@ def _login() -> list[str]:
 
 def _buildah(*words: str) -> str:
     storage = Path(os.environ["STANDIN_STORAGE"])
-    # vfs mounts nothing, so a build that fails leaves nothing mounted.
-    where = (f"--root={storage}", f"--runroot={storage}-run", "--storage-driver=vfs")
+    where = (f"--root={storage}", f"--runroot={storage}-run", "--storage-driver=overlay")
     conf = f"--registries-conf={os.environ['STANDIN_REGISTRIES']}"
-    return run("buildah", *where, conf, *words, env={"BUILDAH_ISOLATION": "chroot"})
+    # What a build that fails leaves mounted goes with the namespace.
+    buildah = ("unshare", "--mount", "buildah", *where, conf)
+    return run(*buildah, *words, env={"BUILDAH_ISOLATION": "chroot"}, timeout=900)
 
 
 if __name__ == "__main__":
