@@ -1,4 +1,4 @@
-"""Run every measure and print a table: `python -m bench`, as root, about twelve minutes.
+"""Run every measure and print a table: `python -m bench`, as root, about a quarter of an hour.
 
 The peers' pipeline is `skopeo copy`, `umoci unpack` and `tar | zstd -3 -T0`.  Each figure is a
 median over several runs, taken in turn with what it is compared with, so that a machine whose speed
