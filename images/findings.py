@@ -90,9 +90,14 @@ def deadlines(text: str) -> dict[tuple[str, str], date]:
 def entry_for(one: Finding, since: date) -> str:
     """Return the entry of the list that has a finding block from a date on."""
     return (
-        f"[[block]]\nvulnerability = {json.dumps(one.vulnerability)}\n"
-        f"package = {json.dumps(one.package)}\nfrom = {since}\n"
+        f"[[block]]\nvulnerability = {_quoted(one.vulnerability)}\n"
+        f"package = {_quoted(one.package)}\nfrom = {since}\n"
     )
+
+
+def _quoted(text: str) -> str:
+    """Return text as TOML has it in quotes, whose escapes are JSON's but for those in pairs."""
+    return json.dumps(text, ensure_ascii=False)
 
 
 def judge(

@@ -59,14 +59,14 @@ def test_judge(since: date | None, said: str, blocked: bool) -> None:
 
 def test_the_offered_entry_is_one() -> None:
     """The entry that a warning shows can be added to the list, with two weeks of notice."""
-    strange = Finding("CVE-2026-2", '100% "odd"', "1")
+    strange = Finding("CVE-2026-2", '100% "odd" 🙂', "1")
     shown, _ = judge([OPENSSL, strange], {}, TODAY)
     entries = [as_shown(line).partition(".toml:\n")[2] for line in shown]
     text = "\n".join([findings.LIST.read_text(), *entries])
     since = date(2026, 12, 15)
     assert deadlines(text) == {
         ("CVE-2026-1", "openssl"): since,
-        ("CVE-2026-2", '100% "odd"'): since,
+        ("CVE-2026-2", '100% "odd" 🙂'): since,
     }
 
 

@@ -249,3 +249,51 @@ def test_what_was_built_last(runner: Runner, answer: str, commit: str) -> None:
     assert done.returncode == 0
     assert runner.outputs() == {"commit": commit}
     assert ("::warning::" in done.stdout) == (commit == "unknown")
+
+
+@pytest.mark.parametrize(("tag", "commit"), [("main", "unknown"), ("v1", "c0ffee")])
+def test_git_tag_of_the_branch_name(runner: Runner, tag: str, commit: str) -> None:
+    """Where a git tag has the branch's name, its runs are listed as the branch's: nobody knows."""
+    runner.program("gh", "echo c0ffee")
+    runner.program("git", f'[ "$*" = "show-ref --verify --quiet refs/tags/{tag}" ]')
+    done = runner.run(
+        "build-images.yml",
+        "plan",
+        "Find what was built last",
+        GITHUB_REPOSITORY="acme/images",
+        GITHUB_REF_NAME="main",
+    )
+    assert done.returncode == 0
+    assert runner.outputs() == {"commit": commit}
+
+
+@pytest.mark.parametrize(
+    ("answer", "status"),
+    [
+        ("printf 'c0ffee\\trefs/heads/main\\n'", 0),
+        ("printf 'c0ffee0\\trefs/heads/main\\n'", 1),
+        ("printf 'c0ffee\\trefs/heads/x/refs/heads/main\\n'", 1),
+        ("true", 1),
+        ("exit 128", 1),
+    ],
+    ids=["the same", "gone on", "another branch", "deleted", "a fault"],
+)
+def test_branch_has_gone_on(runner: Runner, answer: str, status: int) -> None:
+    """A run that is run again goes on only where the branch is still at its commit."""
+    login = "AUTHORIZATION: basic eC1hY2Nlc3MtdG9rZW46czNjcmV0"  # x-access-token:s3cret
+    asked = '"ls-remote https://github.com/acme/images refs/heads/main"'
+    runner.program(
+        "git", f'[ "$GIT_CONFIG_VALUE_0" = "{login}" ] && [ "$*" = {asked} ] || exit 9\n{answer}'
+    )
+    done = runner.run(
+        "build-level.yml",
+        "build",
+        "See that the branch has not gone on",
+        TOKEN="s3cret",
+        GITHUB_SERVER_URL="https://github.com",
+        GITHUB_REPOSITORY="acme/images",
+        GITHUB_REF="refs/heads/main",
+        GITHUB_SHA="c0ffee",
+    )
+    assert done.returncode == status
+    assert ("::error::refs/heads/main is not at this run's commit" in done.stdout) == bool(status)
