@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check coverage mutants e2e e2e-unprivileged bench docs lock install uninstall wheel deb clean
+.PHONY: demo test check coverage mutants e2e python313 e2e-unprivileged bench docs lock install uninstall wheel deb clean
 .DELETE_ON_ERROR:
 
 $(VENV)/ready: requirements-dev.txt pyproject.toml
@@ -40,6 +40,9 @@ mutants: $(VENV)/mutants  ## faults made in convert, events and oci: which ones 
 
 e2e: $(VENV)/ready  ## as root: the real parts, installed from Debian
 	tests/e2e/run
+
+python313: $(VENV)/ready  ## as root: the unit tests under Debian 13's Python
+	E2E=tests/e2e/python313.py tests/e2e/run
 
 e2e-unprivileged: $(VENV)/ready  ## of the end-to-end tests those that need neither root nor Debian's parts
 	$(BIN)/python -m pytest $(addprefix tests/e2e/test_,damage.py fuzz.py upload_memory.py)
