@@ -227,6 +227,12 @@ def test_digest_is_kept(runner: Runner) -> None:
     assert told.read_text() == "sha256:1\n"
 
 
+def look_for_the_last_build(runner: Runner) -> subprocess.CompletedProcess[str]:
+    """Run the step of the plan that asks GitHub for the last good build of main."""
+    step = ("build-images.yml", "plan", "Find what was built last")
+    return runner.run(*step, GITHUB_REPOSITORY="acme/images", GITHUB_REF_NAME="main")
+
+
 @pytest.mark.parametrize(
     ("answer", "commit"),
     [
@@ -239,13 +245,7 @@ def test_digest_is_kept(runner: Runner) -> None:
 def test_what_was_built_last(runner: Runner, answer: str, commit: str) -> None:
     """GitHub's answer is passed on; a fault of its API is told and passed on as not known."""
     runner.program("gh", answer)
-    done = runner.run(
-        "build-images.yml",
-        "plan",
-        "Find what was built last",
-        GITHUB_REPOSITORY="acme/images",
-        GITHUB_REF_NAME="main",
-    )
+    done = look_for_the_last_build(runner)
     assert done.returncode == 0
     assert runner.outputs() == {"commit": commit}
     assert ("::warning::" in done.stdout) == (commit == "unknown")
@@ -256,14 +256,7 @@ def test_git_tag_of_the_branch_name(runner: Runner, tag: str, commit: str) -> No
     """Where a git tag has the branch's name, its runs are listed as the branch's: nobody knows."""
     runner.program("gh", "echo c0ffee")
     runner.program("git", f'[ "$*" = "show-ref --verify --quiet refs/tags/{tag}" ]')
-    done = runner.run(
-        "build-images.yml",
-        "plan",
-        "Find what was built last",
-        GITHUB_REPOSITORY="acme/images",
-        GITHUB_REF_NAME="main",
-    )
-    assert done.returncode == 0
+    assert look_for_the_last_build(runner).returncode == 0
     assert runner.outputs() == {"commit": commit}
 
 
