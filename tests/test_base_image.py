@@ -383,3 +383,5 @@ class TestEnvironment:
         done = run("container-environment", file, root)
         assert "left out" in done.stdout
         assert (root / "etc/environment").read_text().splitlines()[1:] == ["GOOD='2'"]
+        for other in ("container-environment.sh", "container-environment.sshd"):
+            assert (root / "run" / other).read_text() == ""

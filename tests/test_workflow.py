@@ -266,10 +266,11 @@ def test_git_tag_of_the_branch_name(runner: Runner, tag: str, commit: str) -> No
         ("printf 'c0ffee\\trefs/heads/main\\n'", 0),
         ("printf 'c0ffee0\\trefs/heads/main\\n'", 1),
         ("printf 'c0ffee\\trefs/heads/x/refs/heads/main\\n'", 1),
+        ("printf 'c0ffee\\trefs/heads/main-2\\n'", 1),
         ("true", 1),
         ("exit 128", 1),
     ],
-    ids=["the same", "gone on", "another branch", "deleted", "a fault"],
+    ids=["the same", "gone on", "another branch", "a longer name", "deleted", "a fault"],
 )
 def test_branch_has_gone_on(runner: Runner, answer: str, status: int) -> None:
     """A run that is run again goes on only where the branch is still at its commit."""

@@ -30,8 +30,8 @@ class JobHandler(Protocol):
 class JobQueue:
     """One reference: the job that waits, the job that runs, and the task that works jobs off.
 
-    Times are the loop's.  `has_begun` tells that the task has: one that is cancelled before takes
-    no step, not even the one that removes this queue.
+    Times are the loop's.  `has_begun` tells whether the task has begun: a task that is cancelled
+    before it begins takes no step, not even the step that removes this queue.
     """
 
     waiting: SyncJob | None = None
