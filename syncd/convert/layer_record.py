@@ -1,7 +1,7 @@
 """The record of an unpacked layer, written behind its contents, so that it is not unpacked again.
 
 The file consists of the layer's small contents, its members in lines of JSON, the rows of its parts
-(`syncd.convert.parts.log`), if it has some, a foot, and a digest of all these bytes.  A reader
+(`syncd.convert.parts.rows`), if it has some, a foot, and a digest of all these bytes.  A reader
 either gets what was written or an error, so nothing has to be flushed to the disk.
 """
 
@@ -22,7 +22,7 @@ from syncd.errors import StorageError
 from syncd.limits import Hold, unbounded
 from syncd.tar import MEMBER, NO_XATTRS, Member, weight
 
-_MAGIC = b"syncd layer 4\n\0\0"
+_MAGIC = b"syncd layer 5\n\0\0"
 _FOOT = struct.Struct("<QQQQQQ16s")  # where members and parts begin, charges, bounds, magic
 _DIGEST = 32  # bytes of the digest behind the foot, of all before it
 _A_LINE = 64 << 10  # bytes of memory that the members of a line take, about

@@ -26,7 +26,7 @@ from syncd.convert.frame_store import THREADS, FrameStore, FrameTable, engine_si
 from syncd.convert.options import Options
 from syncd.convert.overlay import Tree
 from syncd.convert.parts import PartialPulls
-from syncd.convert.unpack import Unpacked, UnpackResources, explained, recall, unpack
+from syncd.convert.unpack import Unpacked, UnpackResources, explained, recall
 from syncd.errors import ImageError, LostFrameError, StoppedError, StorageError, SyncdError
 from syncd.files import atomic_write
 from syncd.formats import Format
@@ -249,9 +249,8 @@ def _unpacked(
                     return pulled
             advance = until_over(progress.begin("layer", str(blob.digest), blob.size))
             advance(0)
-            log = prospect.new_log() if prospect else None
             with closing(opened.open_layer(blob)) as reader, share.working():
-                return unpack(reader, layer, resources, advance, log)
+                return pulls.unpack(reader, layer, prospect, advance)
 
     with ThreadPoolExecutor(LAYERS_AT_A_TIME, thread_name_prefix="layer") as pool:
         running = {}

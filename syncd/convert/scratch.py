@@ -14,7 +14,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO, Self, cast
+from typing import BinaryIO, NamedTuple, Self, cast
 
 from syncd.convert.layer_record import LayerRecord
 from syncd.errors import StorageError, SyncdError
@@ -59,6 +59,13 @@ class ScratchFile:
     def close(self) -> None:
         """Close the file; its content is gone unless the file was kept."""
         self.file.close()
+
+
+class KeptFile(NamedTuple):
+    """A kept layer: where it lies, and its file, which is open."""
+
+    path: Path
+    file: BinaryIO
 
 
 class ScratchSpace:
@@ -117,7 +124,7 @@ class ScratchSpace:
             raise
         return file, record
 
-    def kept(self) -> Iterator[BinaryIO]:
+    def kept(self) -> Iterator[KeptFile]:
         """Yield the files of kept layers, not verified, the one that was used last first.
 
         Who takes a file closes it.
@@ -126,7 +133,13 @@ class ScratchSpace:
             return
         for path in sorted(self._kept.glob("*"), key=_last_used, reverse=True):
             with suppress(OSError):
-                yield cast(BinaryIO, path.open("rb", buffering=0))
+                yield KeptFile(path, cast(BinaryIO, path.open("rb", buffering=0)))
+
+    def forget(self, kept: KeptFile) -> None:
+        """Keep this layer no longer, unless its name stands for another file by now."""
+        with suppress(OSError):
+            if os.path.samestat(kept.path.stat(), os.fstat(kept.file.fileno())):
+                kept.path.unlink()
 
     def keep(self, diff_id: Digest, contents: ScratchFile, record: LayerRecord) -> None:
         """Keep a layer whose contents are complete, if the disk and its file system allow it."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -20,7 +20,6 @@ from typing import Any, BinaryIO, Self
 
 from syncd.convert.background import Digester, Helper, ReadAhead
 from syncd.convert.capacity import FRAME
-from syncd.convert.content_log import ContentLog
 from syncd.convert.decompress import Chunk, check_label, decompressed
 from syncd.convert.frame_store import THREADS, FrameStore
 from syncd.convert.layer_record import LayerRecord
@@ -36,6 +35,10 @@ _SMALL = 1 << 20  # bytes of small contents that are written at a time
 _HELD_UNDER_WAY = 8 << 20  # bytes of all layers' chunks that wait to be compressed, about
 _LAYER = 8 << 20  # bytes of memory for a layer's chunks on their way: read, plain, and digested
 _NAME = 200  # bytes of memory that a frame's name and place count as
+
+
+SayParts = Callable[[Sequence[Member]], bytes]
+"""Returns what is kept with a layer to find its parts by, once its members are where they stay."""
 
 
 class Unpacked:
@@ -94,18 +97,17 @@ def unpack(
     layer: Layer,
     resources: UnpackResources,
     advance: Callable[[int], None],
-    log: ContentLog | None = None,
+    say_parts: SayParts | None = None,
 ) -> Unpacked:
     """Take `blob` apart, into frames and into a scratch file.
 
     `blob` verifies itself when it is read to its end, which this always does.  `advance` is told
-    how many bytes were read.  `log`, if the layer's parts are known, follows its contents, and is
-    kept with the layer.  Raise ImageError (and its kinds) for a layer that is not what it
+    how many bytes were read.  What `say_parts` says at the end is kept with the layer.  Raise ImageError (and its kinds) for a layer that is not what it
     should be, StorageError for a disk that does not take it, and whatever `blob` raises.
     """
     own = resources.budget.share()
     with (
-        _Unpacking(layer, resources, own, log) as unpacking,
+        _Unpacking(layer, resources, own) as unpacking,
         Windows(own.hold, resources.long_window) as windows,
     ):
         source = ReadAhead(blob, _READ, unpacking.helper, advance, resources.waiting)
@@ -118,33 +120,34 @@ def unpack(
                 source.drain()
                 check_label(source.begin, layer.descriptor)
             raise explained(exc, layer) from exc
-        return unpacking.unpacked()
+        return unpacking.unpacked(say_parts)
 
 
 def unpack_plain(
-    chunks: Iterator[Chunk], layer: Layer, resources: UnpackResources, own: Budget, log: ContentLog
+    chunks: Iterator[Chunk],
+    layer: Layer,
+    resources: UnpackResources,
+    own: Budget,
+    say_parts: SayParts,
 ) -> Unpacked:
     """Do as `unpack` with the chunks of a tar that was put together; `own` is its budget.
 
     Raise what `chunks` raises, too.
     """
-    with _Unpacking(layer, resources, own, log) as unpacking:
+    with _Unpacking(layer, resources, own) as unpacking:
         unpacking.feed(chunks)
         unpacking.end()
-        return unpacking.unpacked()
+        return unpacking.unpacked(say_parts)
 
 
 class _Unpacking:
     """One layer on its way from a plain tar to an `Unpacked`."""
 
-    def __init__(
-        self, layer: Layer, resources: UnpackResources, own: Budget, log: ContentLog | None
-    ) -> None:
+    def __init__(self, layer: Layer, resources: UnpackResources, own: Budget) -> None:
         self.helper = Helper("helper", lambda: len(resources.running) < THREADS)
         self._layer = layer
         self._resources = resources
         self._own = own
-        self._log = log
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
@@ -155,7 +158,7 @@ class _Unpacking:
             stack.enter_context(self.helper)
             self._plain = Digester(self.helper, self._layer.diff_id.algorithm)
             self._scratch = self._on_failure.enter_context(self._resources.scratch.new())
-            self._contents = _Contents(self._scratch, self._resources, self._own, self._log)
+            self._contents = _Contents(self._scratch, self._resources, self._own)
             self._parser = Parser(
                 self._own.limits, self._own.metadata, self._contents, self._own.hold
             )
@@ -176,7 +179,7 @@ class _Unpacking:
         """Hear that the tar ended."""
         self._parser.close()
 
-    def unpacked(self) -> Unpacked:
+    def unpacked(self, say_parts: SayParts | None) -> Unpacked:
         """Return the layer, and keep it; raise VerificationError for another tar than promised."""
         layer, own, members = self._layer, self._own, self._parser.members
         found = self._plain.digest()
@@ -190,7 +193,7 @@ class _Unpacking:
         frames = self._resources.frames
         if frames.remembered:
             limits = own.limits
-            parts = self._log.encoded(frames.sizes) if self._log else b""
+            parts = say_parts(members) if say_parts else b""
             record = LayerRecord(
                 members,
                 own.unpacked.used,
@@ -245,14 +248,7 @@ class _Contents:
     a small member.
     """
 
-    def __init__(
-        self,
-        scratch: ScratchFile,
-        resources: UnpackResources,
-        budget: Budget,
-        log: ContentLog | None,
-    ) -> None:
-        self._log = log
+    def __init__(self, scratch: ScratchFile, resources: UnpackResources, budget: Budget) -> None:
         self._scratch = scratch
         self._resources = resources
         self._sizes = resources.frames.sizes
@@ -267,8 +263,6 @@ class _Contents:
 
     def begin(self, member: Member) -> None:
         """Decide where this member's content goes."""
-        if self._log is not None:
-            self._log.begin(member)
         if self._sizes.is_large(member):
             count = -(-member.size // self._sizes.largest)
             self._budget.metadata.take(count * _NAME)
@@ -286,8 +280,6 @@ class _Contents:
 
     def take(self, content: memoryview) -> None:
         """Take the next bytes of the content."""
-        if self._log is not None:
-            self._log.take(content)
         if not self._left:
             self._small += content
             self._end += len(content)

@@ -77,8 +77,9 @@ def fuzz_chunked(data: bytes) -> None:
     place = Stretch(len(data), len(stored), len(data))
     with suppress(ImageError):
         found = table.parse(stored, Positions(place, place, Digest.of(stored)), unbounded)
-        assert sum(part.size for part in found.parts) == sum(found.sizes)
-        assert all(part.offset <= part.end <= len(data) for part in found.parts)
+        assert sum(found.sizes) == sum(found.file_sizes)
+        assert all(map(int.__le__, found.offsets, found.ends))
+        assert max(found.ends, default=0) <= len(data)
     with suppress(ImageError):
         for segment in tar_split.segments(stored, place, Digest.of(stored), unbounded):
             assert segment or segment == b""

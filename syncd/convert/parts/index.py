@@ -2,27 +2,30 @@
 
 Each kept layer carries the rows of its parts; the index is what these rows say together.  It is
 made in memory, for one conversion, from the layers that were used last, and holds a bounded number
-of parts.  What of it is lost is only fetched again.
+of parts.  What of it is lost is only fetched again.  A layer whose rows turn out not to be true is
+forgotten, on the disk as well, so that it costs one layer one attempt, and no later one any.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 from syncd.convert.frame_store import FrameStore
 from syncd.convert.layer_record import LayerRecord
-from syncd.convert.parts.log import ROW, Rows, decoded
-from syncd.convert.scratch import ScratchSpace
+from syncd.convert.parts.rows import ROW, Rows, decoded
+from syncd.convert.parts.table import DIGEST, Table
+from syncd.convert.scratch import KeptFile, ScratchSpace
 from syncd.errors import LostFrameError
 from syncd.limits import Hold
 
 PARTS_MAX = 100_000
 """Parts that the index holds at most."""
-PART = 300
+PART = ROW + 180
 """Bytes of memory that a part takes in the index, about."""
 _NTH = 40  # bits for the number of a row
 _ROWS = (1 << _NTH) - 1
@@ -37,11 +40,27 @@ class Kept(NamedTuple):
 
 
 class Framed(NamedTuple):
-    """Plain bytes of a frame."""
+    """Plain bytes of a frame; a row of the layer says so."""
 
+    layer: int
     frame: bytes
     offset: int
     size: int
+
+
+Place = Kept | Framed
+"""Where bytes are."""
+
+
+class Run(NamedTuple):
+    """The parts of a file from the number `first` on, before `end`; their bytes are in `places`.
+
+    Without places, it is one part that is not here.
+    """
+
+    first: int
+    end: int
+    places: Sequence[Place]
 
 
 class PartIndex:
@@ -56,7 +75,7 @@ class PartIndex:
         self._hold = hold
         self._lock = threading.Lock()
         self._files = ExitStack()
-        self._layers: list[tuple[BinaryIO, Rows]] = []
+        self._layers: list[tuple[KeptFile, Rows]] = []
         self._intact: dict[int, bool] = {}
         self._known: dict[bytes, int] = {}
         self._filled = False
@@ -73,62 +92,130 @@ class PartIndex:
                 self._filled = True
         return not self._known
 
-    def find(self, digest: bytes, size: int) -> Sequence[Kept | Framed]:
-        """Return where the bytes of a part are; nothing when it is not here, or not whole."""
-        found = self._known.get(digest)
+    def find(self, table: Table, first: int, end: int) -> Run:
+        """Return the parts from `first` on that lie here one behind the other, as many as seen.
+
+        Mostly these are all of a file, `first` to `end`, which takes one look.
+        """
+        found = self._known.get(table.digest(first))
         if found is None:
-            return ()
-        layer = found >> _NTH
-        rows = self._layers[layer][1]
-        _, length, frame, offset = ROW.unpack_from(rows.rows, (found & _ROWS) * ROW.size)
-        if length != size:
-            return ()
-        if not frame:
-            return (Kept(layer, offset, size),) if self._is_intact(layer) else ()
-        largest = self.frames.sizes.largest
-        names = rows.frames[frame - 1 : frame + (offset + size - 1) // largest]
-        pieces, left = [], size
-        for name in names:
-            if not self.frames.has(name):
-                return ()
-            piece = Framed(name, offset, min(left, largest - offset))
-            pieces.append(piece)
-            left -= piece.size
-            offset = 0
-        return () if left else pieces
+            return Run(first, first + 1, ())
+        layer, row = found >> _NTH, found & _ROWS
+        if self._is_intact(layer):
+            count = end - first
+            while count:
+                places = self._places(layer, row, count, table, first)
+                if places:
+                    return Run(first, first + count, places)
+                count //= 2
+        return Run(first, first + 1, ())
 
     def read(self, layer: int, offset: int, size: int) -> bytes:
         """Return bytes of a kept layer's small contents; raise LostFrameError."""
-        file, _ = self._layers[layer]
+        kept, _ = self._layers[layer]
         try:
-            content = os.pread(file.fileno(), size, offset)
+            content = os.pread(kept.file.fileno(), size, offset)
         except OSError as exc:
             raise LostFrameError("a kept layer cannot be read") from exc
         return content
 
-    def _fill(self) -> None:
-        parts = self._known
-        for file in self._scratch.kept():
-            with ExitStack() as otherwise:
-                otherwise.enter_context(file)
-                content = LayerRecord.parts_of(file)
-                rows = decoded(content) if content else None
-                if rows is None or not rows.rows:
+    def forget_liars(self, table: Table, read: Callable[[Place], memoryview]) -> bool:
+        """Forget the layers that gave other bytes than the parts of `table`; tell if there are any.
+
+        `read` returns the bytes of a place.  Raise what it raises.
+        """
+        liars = set()
+        first = 0
+        for file_end in table.file_ends:
+            while first < file_end:
+                if table.is_zeros(first):
+                    first += 1
                     continue
-                count = len(rows.rows) // ROW.size
-                if len(parts) + count > PARTS_MAX:
-                    return
-                self._hold(count * PART)
+                run = self.find(table, first, file_end)
+                if run.places and not _is_right(map(read, run.places), table, run):
+                    liars.add(run.places[0].layer)
+                first = run.end
+        with self._lock:
+            for liar in liars:
+                self._scratch.forget(self._layers[liar][0])
+                self._intact[liar] = False
+            if liars:
+                self._know()
+        return bool(liars)
+
+    def _places(
+        self, layer: int, row: int, count: int, table: Table, first: int
+    ) -> Sequence[Place]:
+        """Return where the bytes of `count` rows lie, if they are these parts in one stretch."""
+        rows, last = self._layers[layer][1], row + count - 1
+        if rows.digests[row * DIGEST : (last + 1) * DIGEST] != table.digests[
+            first * DIGEST : (first + count) * DIGEST
+        ] or rows.sizes[row : last + 1] != memoryview(table.sizes)[first : first + count]:
+            return ()
+        largest = self.frames.sizes.largest
+        number, offset = rows.numbers[row], rows.offsets[row]
+        size = sum(table.sizes[first : first + count])
+        stretch = (rows.numbers[last] - number) * largest + rows.offsets[last] - offset
+        if stretch != size - rows.sizes[last] or bool(number) != bool(rows.numbers[last]):
+            return ()
+        if not number:
+            return (Kept(layer, offset, size),)
+        places: list[Place] = []
+        for name in rows.frames[number - 1 : number + (offset + size - 1) // largest]:
+            if not self.frames.has(name):
+                return ()
+            piece = Framed(layer, name, offset, min(size, largest - offset))
+            places.append(piece)
+            size, offset = size - piece.size, 0
+        return places if not size else ()
+
+    def _fill(self) -> None:
+        """Take up the rows of the layers that were used last."""
+        count = 0
+        for kept in self._scratch.kept():
+            with ExitStack() as otherwise:
+                otherwise.enter_context(kept.file)
+                content = LayerRecord.parts_of(kept.file)
+                rows = decoded(content) if content else None
+                if rows is None or not rows.sizes:
+                    continue
+                count += len(rows.sizes)
+                if count > PARTS_MAX:
+                    break
+                self._hold(len(rows.sizes) * PART)
                 otherwise.pop_all()
-                self._files.enter_context(file)
-            base = len(self._layers) << _NTH
-            self._layers.append((file, rows))
-            for nth, (digest, *_) in enumerate(ROW.iter_unpack(rows.rows)):
-                parts.setdefault(digest, base + nth)
+                self._files.enter_context(kept.file)
+            self._layers.append((kept, rows))
+        self._know()
+
+    def _know(self) -> None:
+        """Say together what the rows of all layers say that were not forgotten."""
+        known: dict[bytes, int] = {}
+        for layer, (_, rows) in enumerate(self._layers):
+            if self._intact.get(layer, True):
+                base = layer << _NTH
+                for nth in range(len(rows.sizes)):
+                    known.setdefault(rows.digest(nth), base + nth)
+        self._known = known
 
     def _is_intact(self, layer: int) -> bool:
         """Tell whether a kept layer is as it was written; it is read once to know."""
         intact = self._intact.get(layer)
         if intact is None:
-            intact = self._intact[layer] = LayerRecord.is_intact(self._layers[layer][0])
+            intact = self._intact[layer] = LayerRecord.is_intact(self._layers[layer][0].file)
         return intact
+
+
+def _is_right(contents: Iterable[memoryview], table: Table, run: Run) -> bool:
+    """Tell whether bytes, one content behind the other, are those of a run's parts."""
+    coming = iter(contents)
+    content = memoryview(b"")
+    for nth in range(run.first, run.end):
+        hasher, left = hashlib.sha256(), table.sizes[nth]
+        while left:
+            content = content or next(coming)
+            hasher.update(content[:left])
+            content, left = content[left:], max(left - len(content), 0)
+        if not table.is_zeros(nth) and hasher.digest() != table.digest(nth):
+            return False
+    return True

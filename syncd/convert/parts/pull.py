@@ -10,19 +10,21 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 from syncd.convert.capacity import Share
-from syncd.convert.content_log import ContentLog
-from syncd.convert.parts.assembly import PART_MAX, FetchedParts, assembled, plan_of
+from syncd.convert.parts import rows
+from syncd.convert.parts.assembly import assembled
+from syncd.convert.parts.fetched import PART_MAX, FetchedParts
 from syncd.convert.parts.index import PartIndex
-from syncd.convert.parts.log import PartLog
-from syncd.convert.parts.positions import Positions
+from syncd.convert.parts.local import LocalParts
+from syncd.convert.parts.plan import Plan, plan_of
+from syncd.convert.parts.positions import Positions, Stretch
 from syncd.convert.parts.ranges import may_pay, pays, ranges_of
 from syncd.convert.parts.table import Part, Table, parse
 from syncd.convert.parts.tar_split import segments
-from syncd.convert.unpack import Unpacked, UnpackResources, unpack_plain
+from syncd.convert.unpack import Unpacked, UnpackResources, unpack, unpack_plain
 from syncd.errors import (
     ImageError,
     LimitError,
@@ -30,12 +32,17 @@ from syncd.errors import (
     RegistryError,
     RegistryUnavailableError,
     StoppedError,
+    VerificationError,
 )
 from syncd.limits import Budget, Hold
-from syncd.oci import Descriptor, Layer, OpenedImage, Range
+from syncd.oci import Descriptor, Layer, OpenedImage, Range, Reader
 from syncd.progress import Advance, Progress
+from syncd.tar import Member
 
 _TOLD = 3  # layers whose tables are said to be wrong
+_AGAIN = 4  # times that a layer is put together without the layers that lied before
+_FEW = 64 << 20  # bytes that are decompressed without a second thought
+_DECOMPRESSED = 4  # times the bytes of a layer that may be decompressed to put it together
 
 
 class _Held:
@@ -58,16 +65,35 @@ class _Held:
 
 @dataclass(frozen=True, slots=True)
 class Prospect:
-    """A layer whose table is known.  `tar_split` is as it lies in the blob, or empty."""
+    """A layer that may be pulled by parts, now or when it is built again.
+
+    `table` and `tar_split`, as it lies in the blob, are None where they were not fetched: there is
+    nothing here to put the layer together from.
+    """
 
     layer: Layer
     positions: Positions
-    table: Table
-    tar_split: bytes
+    table: Table | None = None
+    tar_split: bytes | None = None
 
-    def new_log(self) -> ContentLog:
-        """Return what finds the parts in a layer that is pulled whole."""
-        return PartLog(self.table, digesting=True)
+
+class PassingTable:
+    """Passes a blob on as it is read, and keeps the bytes of its table as they go by."""
+
+    def __init__(self, blob: Reader, place: Stretch) -> None:
+        self.content = bytearray()
+        self.close = blob.close
+        self._blob = blob
+        self._place = place
+        self._at = 0
+
+    def read(self, size: int, /) -> bytes:
+        """Return the next bytes of the blob, none at its end."""
+        data = self._blob.read(size)
+        begin, end = self._place.offset - self._at, self._place.end - self._at
+        self.content += data[max(begin, 0) : max(end, 0)]
+        self._at += len(data)
+        return data
 
 
 class PartialPulls:
@@ -122,47 +148,61 @@ class PartialPulls:
         blob = layer.descriptor
         if self._opened.open_ranges is None or not self._resources.frames.remembered:
             return None
-        if self._is_away:
-            return None
         with self._doubting(layer):
             positions = Positions.of(blob)
             if positions is None or not may_pay(positions.described, blob.size):
                 return None
+            prospect = Prospect(layer, positions)
             with self._share.working():
-                wanted = [positions.table]
-                if not self._index.is_empty():
-                    wanted.append(positions.tar_split)
-            places = [Range(place.offset, place.size) for place in wanted]
-            table, *rest = self._fetch(blob, places, held)
+                if self._index.is_empty():
+                    return prospect
+            found: list[bytes] = []
+            if not self._is_away:
+                with self._doubting(layer):
+                    found = self._fetch(blob, (positions.table, positions.tar_split), held)
+            if not found:
+                held.free()
+                return prospect
             with self._share.working():
-                parsed = parse(table, positions, held.hold)
-            return Prospect(layer, positions, parsed, b"".join(rest))
+                table = parse(found[0], positions, held.hold)
+            return replace(prospect, table=table, tar_split=found[1])
         held.free()
         return None
 
     def pull(self, prospect: Prospect, until_over: Callable[[Advance], Advance]) -> Unpacked | None:
         """Return the layer, put together from parts; None where it has to be pulled whole.
 
-        What is done is told through what `until_over` makes of the way to tell it.
+        Where other layers' rows made it another tar, these are forgotten, and it is put together
+        again.  What is done is told through what `until_over` makes of the way to tell it.
         """
-        if not prospect.tar_split:
+        table, tar_split = prospect.table, prospect.tar_split
+        if table is None or tar_split is None:
             return None
-        held = _Held(self._share.hold)
-        try:
-            with self._doubting(prospect.layer):
-                return self._pull(prospect, until_over, held)
-        finally:
-            held.free()
+        with self._doubting(prospect.layer):
+            for _ in range(_AGAIN):
+                held = _Held(self._share.hold)
+                try:
+                    return self._pull(prospect, table, tar_split, until_over, held)
+                except VerificationError:
+                    if not self._forget_liars(table):
+                        raise
+                finally:
+                    held.free()
         return None
 
     def _pull(
-        self, prospect: Prospect, until_over: Callable[[Advance], Advance], held: _Held
+        self,
+        prospect: Prospect,
+        table: Table,
+        tar_split: bytes,
+        until_over: Callable[[Advance], Advance],
+        held: _Held,
     ) -> Unpacked | None:
         layer, blob = prospect.layer, prospect.layer.descriptor
         with self._share.working():
-            plan = plan_of(prospect.table, self._index, held.hold)
+            plan = plan_of(table, self._index, held.hold)
             ranges = ranges_of(plan.missing)
-        if not pays(ranges, blob.size) or any(map(_is_large, plan.missing)):
+        if not pays(ranges, blob.size) or not self._is_light(plan, table):
             return None
         own = self._resources.budget.share()
         with _refunded(own):
@@ -173,26 +213,67 @@ class PartialPulls:
             )
             advance(described)
             own.hold(3 * max((_weight(part) for part in plan.missing), default=0))
-            log = PartLog(prospect.table, digesting=False)
             with ExitStack() as stack:
                 found = self._opened.ranges(blob, ranges) if ranges else io.BytesIO()
                 stream = stack.enter_context(closing(found))
                 stack.enter_context(self._share.working())
                 fetched = FetchedParts(stream, ranges, self._resources.waiting, advance)
-                place, digest = prospect.positions.tar_split, prospect.table.tar_split
+                place = prospect.positions.tar_split
                 parts = stack.enter_context(
-                    closing(segments(prospect.tar_split, place, digest, own.hold))
+                    closing(segments(tar_split, place, table.tar_split, own.hold))
                 )
-                chunks = assembled(
-                    prospect.table, plan, parts, index=self._index, fetched=fetched, log=log
+                local = LocalParts(self._index)
+                chunks = assembled(table, plan, parts, local=local, fetched=fetched)
+                return unpack_plain(
+                    chunks, layer, self._resources, own, lambda members: self._rows(table, members)
                 )
-                return unpack_plain(chunks, layer, self._resources, own, log)
 
-    def _fetch(self, blob: Descriptor, places: Sequence[Range], held: _Held) -> list[bytes]:
+    def unpack(
+        self, blob: Reader, layer: Layer, prospect: Prospect | None, advance: Advance
+    ) -> Unpacked:
+        """Return the layer, pulled whole; what its table says is kept with it for the next one.
+
+        Raise what `syncd.convert.unpack.unpack` raises.
+        """
+        if prospect is None:
+            return unpack(blob, layer, self._resources, advance)
+        passing = PassingTable(blob, prospect.positions.table)
+
+        def said(members: Sequence[Member]) -> bytes:
+            held = _Held(self._share.hold)
+            try:
+                with self._doubting(layer):
+                    table = prospect.table
+                    if table is None:
+                        held.hold(2 * len(passing.content))
+                        table = parse(bytes(passing.content), prospect.positions, held.hold)
+                    return self._rows(table, members)
+            finally:
+                held.free()
+            return b""
+
+        return unpack(passing, layer, self._resources, advance, said)
+
+    def _rows(self, table: Table, members: Sequence[Member]) -> bytes:
+        return rows.encoded(table, members, self._resources.frames.sizes)
+
+    def _forget_liars(self, table: Table) -> bool:
+        """Forget the layers that do not have the parts that their tables name."""
+        with self._share.working():
+            return self._index.forget_liars(table, LocalParts(self._index).content)
+
+    def _is_light(self, plan: Plan, table: Table) -> bool:
+        """Tell whether it takes neither much memory nor much work to follow a plan."""
+        decompressed = plan.frames * self._resources.frames.sizes.largest
+        bound = _DECOMPRESSED * sum(table.file_sizes)
+        return decompressed <= bound + _FEW and not any(map(_is_large, plan.missing))
+
+    def _fetch(self, blob: Descriptor, places: Sequence[Stretch], held: _Held) -> list[bytes]:
         """Return what lies in these places of a blob."""
         held.hold(2 * sum(place.size for place in places))
         found = []
-        with closing(self._opened.ranges(blob, places)) as stream:
+        ranges = [Range(place.offset, place.size) for place in places]
+        with closing(self._opened.ranges(blob, ranges)) as stream:
             for place in places:
                 content = bytearray()
                 while len(content) < place.size:

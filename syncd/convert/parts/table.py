@@ -27,9 +27,12 @@ PARTS_MAX = 200_000
 """Parts of a layer at most; one of 200 MiB has about ten thousand."""
 PART_MAX = 1 << 31
 """Bytes of a part with a digest at most; zeros may be more."""
-PART = 300
+DIGEST = 32
+"""Bytes of a part's digest, sha256."""
+PART = 80
 """Bytes of memory that a part of a table takes, about."""
 
+_ZEROS = f"sha256:{'0' * 2 * DIGEST}"
 _STEP = 256  # parts whose memory is counted at a time
 _LARGEST = 1 << 40
 _VERSION = 1
@@ -39,7 +42,7 @@ _HEX = re.compile(r"sha256:[0-9a-f]{64}")
 class Part(NamedTuple):
     """One part of a file's content: sha256 of its plain bytes, and their number.
 
-    Its zstd frames lie from `offset` to `end` of the blob.  A part without a digest is zeros.
+    Its zstd frames lie from `offset` to `end` of the blob.
     """
 
     digest: bytes
@@ -50,15 +53,32 @@ class Part(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """The parts of all files that have a content, in the order of the tar.
+    """The parts of all files that have a content, in the order of the tar, column by column.
 
-    The parts of a file end before the number in `ends`; `sizes` are the files' own, in bytes.
+    Part by part: `digests` are DIGEST bytes each, `sizes` plain bytes, and the zstd frames lie from
+    `offsets` to `ends` of the blob.  A part without frames is zeros, and its digest means nothing.
+    File by file: the parts of a file end before the number in `file_ends`; `file_sizes` are bytes.
     """
 
-    parts: list[Part]
-    ends: array[int]
+    digests: bytes
     sizes: array[int]
+    offsets: array[int]
+    ends: array[int]
+    file_ends: array[int]
+    file_sizes: array[int]
     tar_split: Digest
+
+    def digest(self, nth: int) -> bytes:
+        """Return the digest of a part."""
+        return self.digests[nth * DIGEST : (nth + 1) * DIGEST]
+
+    def is_zeros(self, nth: int) -> bool:
+        """Tell whether a part is zeros."""
+        return self.offsets[nth] == self.ends[nth]
+
+    def part(self, nth: int) -> Part:
+        """Return a part that is no zeros."""
+        return Part(self.digest(nth), self.sizes[nth], self.offsets[nth], self.ends[nth])
 
 
 def parse(stored: bytes, positions: Positions, hold: Hold) -> Table:
@@ -92,7 +112,7 @@ def parse(stored: bytes, positions: Positions, hold: Hold) -> Table:
         raise ImageError(f"it is of the unknown version {version!r:.20}")
     if not isinstance(digest, str) or not _HEX.fullmatch(digest):
         raise ImageError("it names no digest of the tar-split data")
-    return Table(files.parts, files.ends, files.sizes, Digest.parse(digest))
+    return files.table(Digest.parse(digest))
 
 
 def _read_entries(text: JsonText, files: _Files) -> None:
@@ -112,12 +132,13 @@ class _Files:
     """The files of a table, entry by entry."""
 
     def __init__(self, begin_of_table: int, hold: Hold) -> None:
-        self.parts: list[Part] = []
-        self.ends = array("Q")
-        self.sizes = array("Q")
+        self._digests = bytearray()
+        self._sizes, self._offsets, self._ends = array("Q"), array("Q"), array("Q")
+        self._file_ends, self._file_sizes = array("Q"), array("Q")
         self._last = begin_of_table
         self._hold = hold
         self._at = 0  # where the frames end that were named so far
+        self._is_zeros = False  # whether the last part is
         self._first = self._left = self._end = 0  # of the file under way
 
     def take(self, entry: Mapping[str, Any]) -> None:
@@ -135,7 +156,7 @@ class _Files:
         if not type(size) is type(end) is int or not 0 < size <= _LARGEST:
             raise ImageError("a file has no possible size")
         self._left, self._end = size, end
-        self.sizes.append(size)
+        self._file_sizes.append(size)
         part = entry.get("chunkSize") or size
         self._add(entry, part, entry.get("chunkDigest") or entry.get("digest"))
 
@@ -143,45 +164,61 @@ class _Files:
         """Take no more: the last file has to be whole."""
         self._finish()
 
+    def table(self, tar_split: Digest) -> Table:
+        """Return all files."""
+        return Table(
+            bytes(self._digests),
+            self._sizes,
+            self._offsets,
+            self._ends,
+            self._file_ends,
+            self._file_sizes,
+            tar_split,
+        )
+
     def _add(self, entry: Mapping[str, Any], size: object, digest: object) -> None:
         offset, kind = entry.get("offset", 0), entry.get("chunkType", "")
-        if kind == "zeros":
-            digest = b""
-        elif kind == "" and isinstance(digest, str) and _HEX.fullmatch(digest):
-            digest = bytes.fromhex(digest[7:])
-        else:
-            raise ImageError("a part has no digest, or is of an unknown type")
+        zeros = kind == "zeros"
+        if zeros:
+            digest = _ZEROS
+        elif kind != "":
+            raise ImageError("a part is of an unknown type")
+        if not isinstance(digest, str) or not _HEX.fullmatch(digest):
+            raise ImageError("a part has no digest")
         if type(size) is not int or type(offset) is not int:
             raise ImageError("a part lies at no number")
         if not 0 < size <= self._left or not self._at <= offset <= self._end <= self._last:
             raise ImageError("a part lies where it cannot")
-        if size > PART_MAX and digest:
+        if size > PART_MAX and not zeros:
             raise ImageError(f"a part is larger than {PART_MAX} bytes")
+        if len(self._sizes) > self._first:
+            self._end_part(offset)
         self._left -= size
-        parts = self.parts
-        if len(parts) > self._first:  # the part before it is of the same file, and ends here
-            before = parts[-1]
-            parts[-1] = _whole(Part(before.digest, before.size, before.offset, offset))
         self._at = offset
-        parts.append(Part(digest, size, offset, self._end))
-        if len(parts) % _STEP == 1:
+        self._is_zeros = zeros
+        self._digests += bytes.fromhex(digest[7:])
+        self._sizes.append(size)
+        self._offsets.append(offset)
+        self._ends.append(offset if zeros else self._end)
+        if len(self._sizes) % _STEP == 1:
             self._hold(_STEP * PART)
-            if len(parts) > PARTS_MAX:
+            if len(self._sizes) > PARTS_MAX:
                 raise ImageError(f"it names more than {PARTS_MAX} parts")
+
+    def _end_part(self, end: int) -> None:
+        """End the last part where the next one, or the file, makes it end."""
+        if self._is_zeros:
+            return
+        if end == self._offsets[-1]:
+            raise ImageError("a part has no bytes in the blob")
+        self._ends[-1] = end
 
     def _finish(self) -> None:
         """End the file before, all of whose parts have come."""
         if self._left:
             raise ImageError("a file has fewer bytes of parts than it has itself")
-        if len(self.ends) < len(self.sizes):
-            _whole(self.parts[-1])
-            self._first = len(self.parts)
-            self.ends.append(self._first)
+        if len(self._file_ends) < len(self._file_sizes):
+            self._end_part(self._end)
+            self._first = len(self._sizes)
+            self._file_ends.append(self._first)
             self._at = self._end
-
-
-def _whole(part: Part) -> Part:
-    """Return a part that has bytes in the blob, or is zeros; raise ImageError for another."""
-    if part.digest and part.end == part.offset:
-        raise ImageError("a part has no bytes in the blob")
-    return part

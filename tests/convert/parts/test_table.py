@@ -73,14 +73,15 @@ def test_any_entries(entries: list[Any]) -> None:
     except ImageError:
         return
     first = at = 0
-    for end, size in zip(found.ends, found.sizes, strict=True):
-        assert sum(part.size for part in found.parts[first:end]) == size
+    for end, size in zip(found.file_ends, found.file_sizes, strict=True):
+        assert sum(found.sizes[first:end]) == size
         first = end
-    assert first == len(found.parts)
-    for part in found.parts:
-        assert at <= part.offset <= part.end <= BEGIN
-        at = part.offset
-        assert len(part.digest) in (0, 32)
+    assert first == len(found.sizes)
+    for nth, (begin, end) in enumerate(zip(found.offsets, found.ends, strict=True)):
+        assert at <= begin <= end <= BEGIN
+        at = begin
+        assert len(found.digest(nth)) == 32
+        assert found.is_zeros(nth) or found.part(nth).end > begin
 
 
 @settings(max_examples=300)
@@ -164,17 +165,17 @@ def test_large_part() -> None:
     huge = {"type": "reg", "size": table.PART_MAX + 1, "offset": 1, "endOffset": 2, "digest": HEX}
     with pytest.raises(ImageError, match="a part is larger"):
         read(document(huge))
-    assert read(document(huge | {"chunkType": "zeros"})).parts[0].size == table.PART_MAX + 1
+    assert read(document(huge | {"chunkType": "zeros"})).sizes[0] == table.PART_MAX + 1
 
 
 def test_no_entries() -> None:
     """An empty layer has no entries: Go writes null."""
     for entries in (list[Any](), None):
-        assert read(document(entries=entries)).parts == []
+        assert not read(document(entries=entries)).sizes
 
 
 def test_holes() -> None:
-    """A hole is a part without a digest, and parts end where the next one begins."""
+    """A hole is a part without frames, and parts end where the next one begins."""
     first = {"type": "reg", "size": 9, "offset": 1, "endOffset": 30, "chunkSize": 2}
     rest = [
         {"type": "chunk", "chunkSize": 4, "offset": 10, "chunkType": "zeros", "chunkDigest": HEX},
@@ -182,7 +183,9 @@ def test_holes() -> None:
     ]
     found = read(document(first | {"chunkDigest": HEX, "digest": "unused"}, *rest))
     digest = bytes.fromhex("ab" * 32)
-    assert found.parts == [(digest, 2, 1, 10), (b"", 4, 10, 20), (digest, 3, 20, 30)]
+    assert [found.part(nth) for nth in (0, 2)] == [(digest, 2, 1, 10), (digest, 3, 20, 30)]
+    assert found.is_zeros(1)
+    assert list(found.sizes) == [2, 4, 3]
 
 
 HOSTILE: dict[str, Callable[[], bytes]] = {
