@@ -55,8 +55,10 @@ def sync(refs: Refs = None, dry_run: DryRun = False, as_json: Json = False) -> N
 def _here(config: Config, wanted: list[Reference], *, dry_run: bool, quiet: bool) -> Ends:
     """Sync in this process; return how each reference ended, and its warnings."""
     from syncd.cli import oneshot
+    from syncd.convert import share_one_heap
     from syncd.sync import end_json
 
+    share_one_heap()
     ends = oneshot.run(
         config,
         lambda services: oneshot.sync(services, wanted, dry_run=dry_run),
@@ -126,10 +128,11 @@ def convert(
     as_json: Json = False,
 ) -> None:
     """Turn an image into a template file."""
-    from syncd.convert import Options, ScratchSpace, write_tables
+    from syncd.convert import Options, ScratchSpace, share_one_heap, write_tables
     from syncd.convert import convert as write_template
     from syncd.oci import RegistryAccess, open_image
 
+    share_one_heap()
     config = load_config(chosen.path)
     form = _format(output, form)
 

@@ -8,6 +8,7 @@ from syncd.convert.capacity import Capacity
 from syncd.convert.findings import lost_startup
 from syncd.convert.flattened import Flattened, flatten, list_members
 from syncd.convert.frame_reader import write_tables
+from syncd.convert.heap import share_one_heap
 from syncd.convert.isolation import ConversionProcesses
 from syncd.convert.options import Options
 from syncd.convert.pipeline import Convert, alive, convert
@@ -31,5 +32,6 @@ __all__ = [
     "list_members",
     "lost_startup",
     "remove_abandoned",
+    "share_one_heap",
     "write_tables",
 ]

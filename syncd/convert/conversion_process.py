@@ -27,6 +27,7 @@ from typing import NamedTuple
 
 from syncd.convert.capacity import Alive, Share
 from syncd.convert.channel import Channel, Message, error_message, error_of
+from syncd.convert.heap import share_one_heap
 from syncd.convert.layer_pipe import PipedLayer
 from syncd.convert.options import Options
 from syncd.convert.pipeline import Attempt, attempt
@@ -103,6 +104,7 @@ def convert_with(act: Attempt, connection: socket.socket) -> None:
 
 def _restrict(memory: Bound) -> None:
     """Have the kernel bound this process, and kill it before the others where memory runs out."""
+    share_one_heap()
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(_KILLED_FIRST)
     ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)

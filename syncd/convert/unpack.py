@@ -102,8 +102,9 @@ def unpack(
     """Take `blob` apart, into frames and into a scratch file.
 
     `blob` verifies itself when it is read to its end, which this always does.  `advance` is told
-    how many bytes were read.  What `say_parts` says at the end is kept with the layer.  Raise ImageError (and its kinds) for a layer that is not what it
-    should be, StorageError for a disk that does not take it, and whatever `blob` raises.
+    how many bytes were read.  What `say_parts` says at the end is kept with the layer.  Raise
+    ImageError (and its kinds) for a layer that is not what it should be, StorageError for a disk
+    that does not take it, and whatever `blob` raises.
     """
     own = resources.budget.share()
     with (

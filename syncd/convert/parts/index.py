@@ -148,9 +148,11 @@ class PartIndex:
     ) -> Sequence[Place]:
         """Return where the bytes of `count` rows lie, if they are these parts in one stretch."""
         rows, last = self._layers[layer][1], row + count - 1
-        if rows.digests[row * DIGEST : (last + 1) * DIGEST] != table.digests[
-            first * DIGEST : (first + count) * DIGEST
-        ] or rows.sizes[row : last + 1] != memoryview(table.sizes)[first : first + count]:
+        if (
+            rows.digests[row * DIGEST : (last + 1) * DIGEST]
+            != table.digests[first * DIGEST : (first + count) * DIGEST]
+            or rows.sizes[row : last + 1] != memoryview(table.sizes)[first : first + count]
+        ):
             return ()
         largest = self.frames.sizes.largest
         number, offset = rows.numbers[row], rows.offsets[row]

@@ -81,7 +81,10 @@ def decoded(content: bytes) -> Rows | None:
     if len(body) < _HEAD.size or blake3(body).digest() != content[-DIGEST:]:
         return None
     frames, rows = _HEAD.unpack_from(body)
-    names, body = body[_HEAD.size : _HEAD.size + frames * _NAME], body[_HEAD.size + frames * _NAME :]
+    names, body = (
+        body[_HEAD.size : _HEAD.size + frames * _NAME],
+        body[_HEAD.size + frames * _NAME :],
+    )
     if len(names) != frames * _NAME or len(body) != rows * ROW:
         return None
     digests, body = body[: rows * DIGEST], body[rows * DIGEST :]
