@@ -175,6 +175,7 @@ class _Unpacking:
             self._own.unpacked.take(len(chunk))
             self._plain.update(chunk)
             self._parser.feed(chunk)
+            del chunk  # before the next one takes as much
 
     def end(self) -> None:
         """Hear that the tar ended."""

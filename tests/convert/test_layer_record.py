@@ -85,7 +85,7 @@ def test_any_damage(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("version", [b"4", b"6"])
 def test_another_version(version: bytes, tmp_path: Path) -> None:
-    """What another version of syncd kept is bad, even when it is whole: version 4 had other rows."""
+    """What another version of syncd kept is bad, even if it is whole: version 4 had other rows."""
     path = tmp_path / "kept"
     with opened(path) as file:
         RECORD.write(file)

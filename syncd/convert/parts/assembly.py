@@ -52,6 +52,7 @@ def assembled(
                     yield held
                     held = bytearray()
                 yield content
+                del content  # a frame, which is in nobody's way when the next one comes
         nth = plan.ends[file]
         file += 1
         if len(held) >= _CHUNK:

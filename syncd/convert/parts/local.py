@@ -21,6 +21,7 @@ class LocalParts:
         """Return the bytes of a place; raise LostFrameError where they are gone."""
         if isinstance(place, Framed):
             if place.frame != self._frame:
+                self._plain = memoryview(b"")  # so that there is one frame at a time in memory
                 self._plain = memoryview(self._index.frames.plain(place.frame))
                 self._frame = place.frame
             content = self._plain[place.offset : place.offset + place.size]

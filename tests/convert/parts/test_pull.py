@@ -212,7 +212,7 @@ def test_liar_among_others(puller: Puller, tmp_path: Path) -> None:
     """Where one layer lied, what other layers have is found at the next attempt."""
     puller.pull(FIRST)
     puller.pull(spoiled(swap_files))
-    assert puller.whole == [digest(SECOND.stored)]
+    assert len(puller.whole) == 1
     third = chunked_layer(tree(b"again", nth=20))
     assert puller.pull(third) == pulled_whole(tmp_path, third)
     assert puller.doubts == ()
