@@ -179,6 +179,10 @@ class NoRangesError(RegistryError):
     """A registry does not serve the range of a blob that it is asked for."""
 
 
+class OneRangeError(NoRangesError):
+    """A registry does not serve several ranges of a blob in one answer, but perhaps one."""
+
+
 class AddressRefusedError(RegistryError):
     """A host that is at no public address, and that the configuration does not name."""
 

@@ -6,11 +6,13 @@ is what the package `registry` fulfils, so that who only asks need not load an H
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from syncd.oci.manifest import Descriptor, Reader, Source
+from syncd.oci.range_reader import Range
 from syncd.oci.reference import Digest, Reference
 
 
@@ -46,10 +48,11 @@ class Repository(Source, Protocol):
         Raise NotFoundError, RegistryUnavailableError or RegistryError.
         """
 
-    def part(self, wanted: Descriptor, offset: int, size: int) -> Reader:
-        """Open `size` bytes of a blob from `offset` on; not verified.
+    def ranges(self, wanted: Descriptor, ranges: Sequence[Range]) -> Reader:
+        """Open ranges of a blob, which ascend, as one stream; not verified.
 
-        Raise NoRangesError where the registry does not answer with these bytes; else as `resolve`.
+        Raise NoRangesError where the registry does not answer with these bytes, OneRangeError where
+        it does not answer several ranges at once, and may be asked for one; else as `resolve`.
         """
 
     def tags(self) -> list[str]:

@@ -1,30 +1,39 @@
 """Several ranges of one blob, read as one stream, while the next ranges are already asked for.
 
-A request takes a round trip or two before its first byte comes; with some requests under way at a
-time, only the first of them is waited for.  Of each range a little is read ahead.  A stream that
-breaks is opened again where it broke.  Nothing is verified here: who reads a range knows what has
-to stand there.
+A request takes a round trip or two before its first byte comes, and a millisecond of this host's
+and the registry's time.  So many ranges are asked for by one request, and some requests are under
+way at a time.  A server that does not answer several ranges at once is asked for one after the
+other.  Of each answer a little is read ahead.  A stream that breaks is opened again where it broke.
+Nothing is verified here: who reads a range knows what has to stand there.
 
-Source: https://github.com/opencontainers/distribution-spec/blob/main/spec.md, "Pulling blobs"
+Source: https://github.com/opencontainers/distribution-spec/blob/main/spec.md, "Pulling blobs"; RFC
+9110, section 14.2
 """
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import NamedTuple
 
-from syncd.errors import BrokenStreamError, NoRangesError, RegistryUnavailableError
+from syncd.errors import (
+    BrokenStreamError,
+    NoRangesError,
+    OneRangeError,
+    RegistryUnavailableError,
+)
 from syncd.oci.backoff import ATTEMPTS, backoff
 from syncd.oci.manifest import Reader
 from syncd.progress import Pause
 
 AT_A_TIME = 6
-"""Ranges of a blob that are asked for at a time."""
+"""Requests for ranges of a blob that are under way at a time."""
+SEVERAL = 64
+"""Ranges that one request asks for at most; a header line of some 1,300 characters names them."""
 AHEAD = 128 << 10
-"""Bytes of each that are read before they are wanted, at most."""
+"""Bytes of each answer that are read before they are wanted, at most."""
 
 
 class Range(NamedTuple):
@@ -34,8 +43,8 @@ class Range(NamedTuple):
     size: int
 
 
-OpenRange = Callable[[Range], Reader]
-"""Opens a stream of these very bytes; it may go on behind them."""
+OpenSome = Callable[[Sequence[Range]], Reader]
+"""Opens a stream of these very bytes, range after range; it may go on behind them."""
 
 
 class RangeReader:
@@ -45,26 +54,33 @@ class RangeReader:
     """
 
     def __init__(
-        self, ranges: Sequence[Range], open_range: OpenRange, pause: Pause = time.sleep
+        self, ranges: Sequence[Range], open_some: OpenSome, pause: Pause = time.sleep
     ) -> None:
-        self._coming = iter(ranges)
-        self._open_range = open_range
+        self._coming = deque(ranges)
+        self._several = SEVERAL
+        self._open_some = open_some
         self._pause = pause
         self._threads = ThreadPoolExecutor(AT_A_TIME, thread_name_prefix="range")
         self._under_way: deque[tuple[_Stretch, Future[None]]] = deque()
-        for _ in range(AT_A_TIME):
-            self._ask()
+        self._ask()
 
     def read(self, size: int, /) -> bytes:
         """Return the next bytes, at most `size`, none at the end.
 
         Raise RegistryUnavailableError for a stream that breaks ATTEMPTS times and gets no further,
-        and whatever opening a stream raises.
+        and whatever opening a stream raises, but OneRangeError for several ranges.
         """
         while self._under_way:
             stretch, ahead = self._under_way[0]
-            ahead.result()
-            if data := stretch.read(size):
+            try:
+                ahead.result()
+                data = stretch.read(size)
+            except OneRangeError:
+                if self._several == 1:
+                    raise
+                self._ask_one_by_one()
+                continue
+            if data:
                 return data
             stretch.close()
             self._under_way.popleft()
@@ -78,26 +94,41 @@ class RangeReader:
             stretch.close()
 
     def _ask(self) -> None:
-        """Ask for the next range, if there is one."""
-        following = next(self._coming, None)
-        if following is not None:
-            stretch = _Stretch(following, self._open_range, self._pause)
+        """Ask for the next ranges, until as many requests are under way as may be."""
+        while self._coming and len(self._under_way) < AT_A_TIME:
+            count = min(self._several, len(self._coming))
+            wanted = [self._coming.popleft() for _ in range(count)]
+            stretch = _Stretch(wanted, self._open_some, self._pause)
             self._under_way.append((stretch, self._threads.submit(stretch.read_ahead)))
+
+    def _ask_one_by_one(self) -> None:
+        """Ask anew for what was not read, by one range a request."""
+        self._several = 1
+        left: list[Range] = []
+        for stretch, ahead in self._under_way:
+            ahead.cancel()
+            wait([ahead])
+            stretch.close()
+            left += stretch.left()
+        self._under_way.clear()
+        self._coming.extendleft(reversed(left))
+        self._ask()
 
 
 class _Stretch:
-    """One range: its stream, and what of it was read ahead."""
+    """The ranges of one request: their stream, and what of it was read ahead."""
 
-    def __init__(self, wanted: Range, open_range: OpenRange, pause: Pause) -> None:
-        self._at = wanted.offset
-        self._end = wanted.offset + wanted.size
-        self._open_range = open_range
+    def __init__(self, wanted: Sequence[Range], open_some: OpenSome, pause: Pause) -> None:
+        self._coming = deque(wanted)  # what did not come yet
+        self._open_some = open_some
         self._pause = pause
         self._stream: Reader | None = None
         self._ahead = bytearray()
+        self._wanted = wanted
+        self._given = 0
 
     def read_ahead(self) -> None:
-        """Ask for the range, and read its first bytes."""
+        """Ask for the ranges, and read the first bytes."""
         while len(self._ahead) < AHEAD and (data := self._next(AHEAD - len(self._ahead))):
             self._ahead += data
 
@@ -106,8 +137,14 @@ class _Stretch:
         if self._ahead:
             data = bytes(self._ahead[:size])
             del self._ahead[:size]
-            return data
-        return self._next(size)
+        else:
+            data = self._next(size)
+        self._given += len(data)
+        return data
+
+    def left(self) -> Sequence[Range]:
+        """Return the ranges that `read` did not return."""
+        return _behind(self._wanted, self._given)
 
     def close(self) -> None:
         """Let go of the stream."""
@@ -117,24 +154,35 @@ class _Stretch:
 
     def _next(self, size: int) -> bytes:
         failures = 0
-        while self._at < self._end:
+        while self._coming:
+            at, left = self._coming[0]
             try:
                 if self._stream is None:
-                    self._stream = self._open_range(Range(self._at, self._end - self._at))
-                data = self._stream.read(min(size, self._end - self._at))
+                    self._stream = self._open_some(tuple(self._coming))
+                data = self._stream.read(min(size, left))
             except BrokenStreamError as exc:
                 self.close()
                 failures += 1
                 if failures >= ATTEMPTS:
                     raise RegistryUnavailableError(
-                        f"a range of a blob broke off {failures} times at byte {self._at}: "
-                        f"{exc.what}",
+                        f"a range of a blob broke off {failures} times at byte {at}: {exc.what}",
                         "check the network; the next trigger tries again",
                     ) from exc
                 self._pause(backoff(failures))
                 continue
             if not data:
-                raise NoRangesError(f"a blob ends at byte {self._at}, before the range does")
-            self._at += len(data)
+                raise NoRangesError(f"a blob ends at byte {at}, before the range does")
+            self._coming = deque(_behind(self._coming, len(data)))
             return data
         return b""
+
+
+def _behind(ranges: Iterable[Range], size: int) -> Sequence[Range]:
+    """Return what lies behind the first `size` bytes of the ranges."""
+    found = []
+    for offset, length in ranges:
+        passed = min(size, length)
+        size -= passed
+        if passed < length:
+            found.append(Range(offset + passed, length - passed))
+    return found

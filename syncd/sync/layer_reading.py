@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from syncd.errors import OneRangeError
 from syncd.oci import (
     BlobCache,
     Descriptor,
@@ -85,12 +86,14 @@ def ranges_of(blobs: BlobCache, context: SyncContext) -> OpenRanges:
     """Return what opens ranges of a blob: in the cache if it is there, else at the registry."""
 
     def open_ranges(blob: Descriptor, ranges: Sequence[Range]) -> Reader:
-        def open_range(wanted: Range) -> Reader:
-            if blobs.holds(blob.digest):
-                return blobs.blob(blob, wanted.offset)
-            return context.repository.part(blob, *wanted)
+        def open_some(wanted: Sequence[Range]) -> Reader:
+            if not blobs.holds(blob.digest):
+                return context.repository.ranges(blob, wanted)
+            if len(wanted) > 1:
+                raise OneRangeError("a file is read a range at a time")
+            return blobs.blob(blob, wanted[0].offset)
 
-        return RangeReader(ranges, open_range, context.progress.pause)
+        return RangeReader(ranges, open_some, context.progress.pause)
 
     return open_ranges
 

@@ -15,7 +15,7 @@ import re
 import secrets
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -24,12 +24,14 @@ from urllib.parse import parse_qs, urlsplit
 
 from tests.fakes.certificate import Certificate
 from tests.fakes.registry_rules import (
+    BOUNDARY,
     JSON,
     PATH,
     RefusalError,
     Repository,
     Token,
-    byte_range,
+    byte_ranges,
+    multipart,
 )
 from tests.images import Content
 
@@ -46,6 +48,15 @@ class Faults:
     """Each entry cuts one blob's stream after so many bytes."""
     ranges: bool = True
     """Whether Range is honoured."""
+    several: int | None = None
+    """The status of the answer to several ranges, instead of all of them: 200, 206 (the first one
+    alone), or a refusal's."""
+    answered: Callable[[list[tuple[int, int]]], list[tuple[int, int]]] = list
+    """Which of several ranges are answered, and in which order."""
+    mangled: Callable[[bytes], bytes] = bytes
+    """What becomes of the body that answers several ranges."""
+    multipart: str = f"multipart/byteranges; boundary={BOUNDARY}"
+    """The media type of the answer to several ranges."""
     silent_head: bool = False
     """Whether HEAD leaves out the digest."""
     content_range: str | None = None
@@ -291,16 +302,34 @@ class _Handler(BaseHTTPRequestHandler):
         content = repository.blob(digest)
         headers = {"Content-Type": "application/octet-stream", "Docker-Content-Digest": digest}
         asked = self.headers.get("Range", "") if faults.ranges else ""
-        # Several ranges are answered with the whole, as RFC 9110, section 14.2, allows.
-        if not asked or "," in asked:
-            return self._answer(200, headers, content, may_break=True)
-        if faults.busy_ranges:
+        if asked and faults.busy_ranges:
             return self._answer(*faults.busy_ranges.pop(0))
-        first, last = byte_range(asked, len(content))
+        ranges = byte_ranges(asked, len(content)) if asked else []
+        if len(ranges) > 1 and faults.several not in (None, 200, 206):
+            return self._answer(faults.several, {}, b"{}")
+        if len(ranges) > 1 and faults.several is not None:
+            ranges = ranges[: faults.several == 206]
+        if not ranges:
+            return self._answer(200, headers, content, may_break=True)
+        if len(ranges) > 1:
+            return self._several_ranges(headers, content, ranges)
+        first, last = ranges[0]
         place = f"bytes {first}-{last}/{len(content)}"
         headers["Content-Range"] = faults.content_range or place
         headers["Content-Length"] = str(last + 1 - first)
         body = content[first - faults.shift : last + 1 - faults.shift]
+        if faults.cut_ranges:
+            body = body[: faults.cut_ranges.pop(0)]
+            self.close_connection = True
+        return self._answer(206, headers, body, may_break=True)
+
+    def _several_ranges(
+        self, headers: dict[str, str], content: bytes, ranges: list[tuple[int, int]]
+    ) -> None:
+        """Answer several ranges of a blob."""
+        faults = self.served.faults
+        body = faults.mangled(multipart(content, faults.answered(ranges), faults.shift))
+        headers |= {"Content-Type": faults.multipart, "Content-Length": str(len(body))}
         if faults.cut_ranges:
             body = body[: faults.cut_ranges.pop(0)]
             self.close_connection = True

@@ -191,6 +191,35 @@ def byte_range(asked: str, size: int) -> tuple[int, int]:
     return first, min(int(found["last"] or size - 1), size - 1)
 
 
+def byte_ranges(asked: str, size: int) -> list[tuple[int, int]]:
+    """Return what `byte_range` does for each range of a Range header; none means the whole.
+
+    Source: Go's net/http/fs.go, serveContent: ranges that are together larger than the content are
+    most likely an attack, or a client's fault.
+    """
+    unit, _, spans = asked.partition("=")
+    found = [byte_range(f"{unit}={span.strip()}", size) for span in spans.split(",")]
+    return found if sum(last + 1 - first for first, last in found) <= size else []
+
+
+BOUNDARY = "18c8c237f27e674d9bf35861787f85bc59f5517a8756a85ad70f71c6b97b"
+
+
+def multipart(content: bytes, ranges: Iterable[tuple[int, int]], shift: int = 0) -> bytes:
+    """Return several ranges as one body, as Go's mime/multipart writes it (RFC 2046, 5.1.1).
+
+    With `shift` each has the bytes that lie so many bytes before it.
+    """
+    body = b""
+    for first, last in ranges:
+        head = (
+            f"\r\n--{BOUNDARY}\r\nContent-Range: bytes {first}-{last}/{len(content)}\r\n"
+            "Content-Type: application/octet-stream\r\n\r\n"
+        )
+        body += head.encode() + content[first - shift : last + 1 - shift]
+    return body.removeprefix(b"\r\n") + f"\r\n--{BOUNDARY}--\r\n".encode()
+
+
 def _may_pull(scope: str, repository: str) -> bool:
     """Tell what a scope covers (https://distribution.github.io/distribution/spec/auth/scope/)."""
     resource, _, actions = scope.rpartition(":")

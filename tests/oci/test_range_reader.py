@@ -3,39 +3,53 @@
 from __future__ import annotations
 
 import threading
+import time
+from collections.abc import Sequence
 from io import BytesIO
 
 import pytest
 
-from syncd.errors import BrokenStreamError, NoRangesError, RegistryUnavailableError
+from syncd.errors import (
+    BrokenStreamError,
+    NoRangesError,
+    OneRangeError,
+    RegistryUnavailableError,
+)
 from syncd.oci.backoff import ATTEMPTS
 from syncd.oci.manifest import Reader
-from syncd.oci.range_reader import AHEAD, AT_A_TIME, Range, RangeReader
+from syncd.oci.range_reader import AHEAD, AT_A_TIME, SEVERAL, Range, RangeReader
 
 BLOB = bytes(range(251)) * 8000
 RANGES = [Range(at, 1000 + at % 7) for at in range(0, 1_000_000, 40_000)]
-WANTED = b"".join(BLOB[offset : offset + size] for offset, size in RANGES)
+MANY = [Range(at, 1000 + at % 7) for at in range(0, 1_900_000, 4_000)]
+
+
+def content(ranges: Sequence[Range]) -> bytes:
+    return b"".join(BLOB[offset : offset + size] for offset, size in ranges)
+
+
+WANTED = content(RANGES)
 
 
 class Stream:
-    """A stream of the blob that breaks, or ends, at a place of it; it brings little at a time."""
+    """A stream of ranges of the blob that ends with an error after so many bytes, or without one.
 
-    def __init__(self, wanted: Range, breaks_at: float, *, ends: bool = False) -> None:
-        self._at, _ = wanted
-        self._breaks_at = breaks_at
-        self._ends = ends
+    It brings little at a time.
+    """
+
+    def __init__(self, wanted: Sequence[Range], after: float, error: Exception | None) -> None:
+        self._content = BytesIO(content(wanted))
+        self._after = after
+        self._error = error
         self.closed = False
         self.read_bytes = 0
 
     def read(self, size: int, /) -> bytes:
-        size = int(min(size, 700, self._breaks_at - self._at))
-        if size <= 0:
-            if self._ends:
-                return b""
-            raise BrokenStreamError("it broke")
-        data = BLOB[self._at : self._at + size]
-        self._at += size
-        self.read_bytes += size
+        size = int(min(size, 700, self._after - self.read_bytes))
+        if size <= 0 and self._error is not None:
+            raise self._error
+        data = self._content.read(max(size, 0))
+        self.read_bytes += len(data)
         return data
 
     def close(self) -> None:
@@ -43,20 +57,32 @@ class Stream:
 
 
 class Source:
-    """Opens streams, and notes them; the first `broken` of each range break after so many bytes."""
+    """Opens streams, and notes them; the first `broken` break after so many bytes.
 
-    def __init__(self, broken: int = 0, after: int = 300) -> None:
-        self.opened: list[tuple[Range, Stream]] = []
-        self._left = dict.fromkeys((offset + size for offset, size in RANGES), broken)
+    More ranges than `several` are refused after so many bytes, or at once.
+    """
+
+    def __init__(
+        self, broken: int = 0, after: int = 300, *, several: int = 9999, at_once: bool = True
+    ) -> None:
+        self.opened: list[tuple[Sequence[Range], Stream]] = []
+        self._left = broken
         self._after = after
+        self._several = several
+        self._at_once = at_once
         self._lock = threading.Lock()
 
-    def open(self, wanted: Range) -> Reader:
-        end = wanted.offset + wanted.size
+    def open(self, wanted: Sequence[Range]) -> Reader:
+        error: Exception = BrokenStreamError("it broke")
+        refused = len(wanted) > self._several
+        if refused:
+            error = OneRangeError("one at a time")
+            if self._at_once:
+                raise error
         with self._lock:
-            breaks = self._left.get(end, 0) > 0
-            self._left[end] = self._left.get(end, 0) - 1
-            stream = Stream(wanted, wanted.offset + self._after if breaks else float("inf"))
+            ends = refused or self._left > 0
+            self._left -= 1
+            stream = Stream(wanted, self._after if ends else float("inf"), error)
             self.opened.append((wanted, stream))
         return stream
 
@@ -74,13 +100,46 @@ def no_pause(_: float) -> None:
 
 
 def test_all_ranges() -> None:
-    """The ranges come in their order, and no byte between or behind them does."""
+    """The ranges come in their order by one request, and no byte between or behind them does."""
     source = Source()
     reader = RangeReader(RANGES, source.open)
     assert read_all(reader) == WANTED
     reader.close()
-    assert sorted(wanted for wanted, _ in source.opened) == RANGES
+    ((wanted, stream),) = source.opened
+    assert list(wanted) == RANGES
+    assert stream.closed
+
+
+def test_many_ranges() -> None:
+    """A request asks for a bounded number of ranges."""
+    source = Source()
+    reader = RangeReader(MANY, source.open)
+    assert read_all(reader) == content(MANY)
+    reader.close()
+    assert max(len(wanted) for wanted, _ in source.opened) == SEVERAL
+    assert len(source.opened) == -(-len(MANY) // SEVERAL)
+
+
+@pytest.mark.parametrize("after", [None, 0, 300, 1000, 5000])
+@pytest.mark.parametrize("ranges", [RANGES, MANY], ids=["some", "many"])
+def test_one_range(ranges: list[Range], after: int | None) -> None:
+    """Who does not answer several ranges, whenever that shows, is asked for one after the other."""
+    source = Source(after=after or 0, several=1, at_once=after is None)
+    reader = RangeReader(ranges, source.open, no_pause)
+    assert read_all(reader) == content(ranges)
+    reader.close()
+    refused = [wanted for wanted, _ in source.opened if len(wanted) > 1]
+    assert len(refused) <= AT_A_TIME
+    assert len(source.opened) - len(refused) <= len(ranges)
     assert all(stream.closed for _, stream in source.opened)
+
+
+def test_not_even_one() -> None:
+    """Who refuses one range as if it were several is not asked for ever."""
+    reader = RangeReader(RANGES, Source(several=0).open, no_pause)
+    with pytest.raises(OneRangeError):
+        read_all(reader)
+    reader.close()
 
 
 def test_none() -> None:
@@ -93,9 +152,11 @@ def test_none() -> None:
 def test_bounds() -> None:
     """Only some ranges are asked for before they are read, and only their beginnings read."""
     source = Source()
-    large = [Range(nth * 200_000, 190_000) for nth in range(9)]
+    large = [Range(nth * 4_000, 3_900) for nth in range(9 * SEVERAL)]
     reader = RangeReader(large, source.open)
     reader.read(1)
+    for _ in range(1000):
+        time.sleep(0.001 * (len(source.opened) < AT_A_TIME))
     reader.close()
     assert len(source.opened) == AT_A_TIME
     assert all(stream.read_bytes <= AHEAD for _, stream in source.opened)
@@ -103,12 +164,12 @@ def test_bounds() -> None:
 
 
 def test_broken_streams() -> None:
-    """A stream that breaks goes on where it broke."""
-    source = Source(broken=2)
+    """A stream that breaks goes on where it broke, whichever range that is in."""
+    source = Source(broken=20, after=1300)
     reader = RangeReader(RANGES, source.open, no_pause)
     assert read_all(reader) == WANTED
     reader.close()
-    assert len(source.opened) == 3 * len(RANGES)
+    assert len(source.opened) == 1 + len(WANTED) // 1300
 
 
 def test_too_often() -> None:
@@ -123,7 +184,7 @@ def test_too_often() -> None:
 
 def test_shorter_blob() -> None:
     """A source that ends before its range does serves no ranges."""
-    reader = RangeReader(RANGES, lambda wanted: Stream(wanted, 500, ends=True), no_pause)
+    reader = RangeReader(RANGES, lambda wanted: Stream(wanted, 500, None), no_pause)
     with pytest.raises(NoRangesError):
         read_all(reader)
     reader.close()
@@ -133,14 +194,17 @@ def test_shorter_blob() -> None:
 def test_errors(error: Exception) -> None:
     """What opening a range raises is raised where the range is read, not before."""
 
-    def fails(wanted: Range) -> Reader:
-        if wanted == RANGES[2]:
+    def fails(wanted: Sequence[Range]) -> Reader:
+        if wanted[0] == MANY[2 * SEVERAL]:
             raise error
-        return BytesIO(BLOB[wanted.offset : sum(wanted)])
+        return BytesIO(content(wanted))
 
-    reader = RangeReader(RANGES, fails)
-    expected = BLOB[: RANGES[0].size] + BLOB[RANGES[1].offset : sum(RANGES[1])]
-    assert b"".join(reader.read(1 << 20) for _ in range(2)) == expected
+    reader = RangeReader(MANY, fails)
+    expected = content(MANY[: 2 * SEVERAL])
+    found = b""
+    while len(found) < len(expected):
+        found += reader.read(1 << 20)
+    assert found == expected
     with pytest.raises(type(error)):
         reader.read(100)
     reader.close()

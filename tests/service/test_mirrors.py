@@ -17,8 +17,10 @@ from syncd.service.checks import check_results
 from syncd.service.mirror_checks import mirror_results
 from syncd.service.schedule import Schedule
 from syncd.sync.job import Result
+from tests.convert.parts.test_pull import FIRST, SECOND
 from tests.fakes.registry import Registry
 from tests.harness import REPOSITORY, Harness, sample
+from tests.images import digest, image
 
 IMAGE = sample()
 DOCUMENTS = {IMAGE.digest, IMAGE.document["config"]["digest"]}
@@ -210,6 +212,23 @@ async def test_same_template(tmp_path: Path, registry: Registry, mirror: Registr
             (template,) = harness.templates
             templates.append(template.read_bytes())
     assert templates[0] == templates[1]
+
+
+@pytest.mark.parametrize("several", [None, 200, 416])
+async def test_ranges(
+    tmp_path: Path, registry: Registry, mirror: Registry, several: int | None
+) -> None:
+    """A mirror gives the parts of a layer, if need be one at a time, and the registry none."""
+    mirror.faults.several = several
+    async with behind(tmp_path, registry, f"http://{mirror.address}") as harness:
+        for layer in (FIRST, SECOND):
+            for place in (registry, mirror):
+                place.push(REPOSITORY, "latest", image(layer))
+            await publish(harness)
+    assert served(registry) == set()
+    whole = [asked for (_, path), asked in zip(mirror.requests, mirror.ranges, strict=True)
+             if digest(SECOND.stored) in path and not asked]  # fmt: skip
+    assert whole == []
 
 
 async def test_tags(tmp_path: Path, registry: Registry, mirror: Registry) -> None:

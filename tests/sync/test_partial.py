@@ -56,7 +56,7 @@ async def test_rebuilt_image(tmp_path: Path, registry: Registry) -> None:
         assert outcome.warnings == ()
         totals = harness.services.ledger.tally.totals()
         assert totals[Counted.SAVED, ("parts",)] == outcome.layers.saved
-        assert all(asked.partition("-")[2] for asked in registry.ranges if asked)
+        assert sum(bool(asked) for asked in registry.ranges) == 2
         template = newest(harness)
     assert template == await fresh(tmp_path / "fresh", registry)
 
@@ -88,9 +88,14 @@ async def test_never(tmp_path: Path, registry: Registry) -> None:
     assert not any(registry.ranges)
 
 
+def other_ranges(faults: Faults) -> None:
+    faults.several = 206
+    faults.content_range = "bytes 5-9/1000000"
+
+
 FAULTS: dict[str, Callable[[Faults], object]] = {
     "no ranges": lambda faults: setattr(faults, "ranges", False),
-    "other ranges": lambda faults: setattr(faults, "content_range", "bytes 5-9/1000000"),
+    "other ranges": other_ranges,
     "shifted": lambda faults: setattr(faults, "shift", 1),
 }
 
@@ -106,6 +111,20 @@ async def test_registry_without_ranges(tmp_path: Path, registry: Registry, fault
     assert bool(outcome.warnings) is (fault == "shifted")
     assert all(digest(SECOND.stored) in warning for warning in outcome.warnings)
     registry.faults = Faults()
+    assert template == await fresh(tmp_path / "fresh", registry)
+
+
+@pytest.mark.parametrize("status", [200, 206, 400, 416])
+async def test_one_range_at_a_time(tmp_path: Path, registry: Registry, status: int) -> None:
+    """A registry that does not answer several ranges is asked for each, and told nothing twice."""
+    async with Harness(tmp_path, registry) as harness:
+        outcome = await rebuilt(
+            harness, registry, lambda faults: setattr(faults, "several", status)
+        )
+        template = newest(harness)
+    assert outcome.warnings == ()
+    assert outcome.layers.fetched < WHOLE / 20
+    assert sum("," in asked for asked in registry.ranges) == 1
     assert template == await fresh(tmp_path / "fresh", registry)
 
 

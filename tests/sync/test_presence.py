@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,6 +14,7 @@ from syncd.config.settings import ImageSettings
 from syncd.errors import PublishError
 from syncd.formats import Format
 from syncd.oci.manifest import Descriptor, Image, Manifest, Reader
+from syncd.oci.range_reader import Range
 from syncd.oci.reference import Digest, Platform, Reference
 from syncd.progress import Progress, Silence, Stoppable
 from syncd.sync.context import SyncContext
@@ -113,7 +114,7 @@ class Nowhere:
         """Fail."""
         raise AssertionError("the registry was asked")
 
-    def part(self, wanted: Descriptor, offset: int, size: int) -> Reader:
+    def ranges(self, wanted: Descriptor, ranges: Sequence[Range]) -> Reader:
         """Fail."""
         raise AssertionError("the registry was asked")
 

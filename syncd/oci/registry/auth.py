@@ -43,7 +43,8 @@ class Login:
     A token is kept until the registry refuses it, or until the time its service gave it is over.
     Safe to use from several threads: while one fetches a token, the others wait for it.  `idle`
     are the clients of this login that no request uses now, over `connections`; `public` says that
-    they reach hosts at public addresses alone.
+    they reach hosts at public addresses alone.  `answers_several` is whether several ranges of a
+    blob are answered by one answer, for all that is known.
     """
 
     def __init__(
@@ -60,7 +61,8 @@ class Login:
         self.public = public
         self.idle: deque[Any] = deque(maxlen=_IDLE_CLIENTS)
         self._access = access
-        self._host = host
+        self.host = host
+        self.answers_several = True
         self._patience = patience
         self._scope = f"repository:{repository}:pull"
         self._lock = threading.Lock()
@@ -89,16 +91,16 @@ class Login:
         """
         has = "the credentials are not accepted" if self._access.username else "no credentials"
         with answer:
-            fault = refusal(answer, self._host, subject, has, self._secrets)
+            fault = refusal(answer, self.host, subject, has, self._secrets)
         if isinstance(fault, RegistryUnavailableError) and not was_redirected(answer):
-            self._patience.note(self._host, fault.retry_after)
+            self._patience.note(self.host, fault.retry_after)
         if isinstance(self._access, CallerAccess) and type(fault) in (NotFoundError, DeniedError):
             return type(fault)(fault.what, _CALLERS_HINT)
         return fault
 
     def wait_left(self) -> float:
         """Return the seconds for which the registry asked to be left alone."""
-        return self._patience.left(self._host)
+        return self._patience.left(self.host)
 
     def answer(
         self, challenge: Challenge | None, refused: str | None, session: requests.Session
@@ -128,10 +130,10 @@ class Login:
         """Exchange the credentials, or none, for a bearer token; return its header."""
         realm = challenge.get("realm")
         if not challenge.names_service:
-            raise RegistryError(f"registry {self._host} names no token service to log in to")
+            raise RegistryError(f"registry {self.host} names no token service to log in to")
         if realm.lower().startswith("http://") and not self._access.plain_http:
             raise RegistryError(
-                f"registry {self._host} wants the credentials sent unencrypted to "
+                f"registry {self.host} wants the credentials sent unencrypted to "
                 f"{self.redacted(realm)}",
                 "if that is meant to be, set plain_http = true for it",
             )
@@ -159,7 +161,7 @@ class Login:
         self._remembered(token)
         if not _SENDABLE.fullmatch(token):
             raise RegistryError(
-                f"the token service of {self._host} answers a token that no header can carry"
+                f"the token service of {self.host} answers a token that no header can carry"
             )
         lasts = found.get("expires_in")
         if isinstance(lasts, int | float) and lasts > 0:
@@ -170,16 +172,16 @@ class Login:
         content = answer.raw.read(_REPLY_MAX + 1, decode_content=True)
         if (title := page_title(content)) is not None:
             raise RegistryError(
-                f"the token service of {self._host} answers no JSON but a web page "
+                f"the token service of {self.host} answers no JSON but a web page "
                 f"({self.redacted(title)[:200]})"
             )
         try:
             found = json.loads(content) if len(content) <= _REPLY_MAX else None
         except (ValueError, RecursionError) as exc:
-            raise RegistryError(f"the token service of {self._host} answers no JSON") from exc
+            raise RegistryError(f"the token service of {self.host} answers no JSON") from exc
         if found is None:
             raise RegistryError(
-                f"the token service of {self._host} answers more than {_REPLY_MAX} bytes"
+                f"the token service of {self.host} answers more than {_REPLY_MAX} bytes"
             )
         return found if isinstance(found, dict) else {}
 

@@ -12,9 +12,10 @@ https://distribution.github.io/distribution/spec/auth/token/
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from itertools import chain
 
 import oras.provider
@@ -24,7 +25,6 @@ import urllib3.exceptions
 
 from syncd.errors import (
     InvalidReferenceError,
-    NoRangesError,
     RegistryError,
     RegistryUnavailableError,
     VerificationError,
@@ -34,8 +34,10 @@ from syncd.oci.access import RegistryAccess
 from syncd.oci.backoff import LONGEST_WAIT, backoff
 from syncd.oci.document import INDEX_TYPES, MANIFEST_TYPES, document_type, parse_json
 from syncd.oci.manifest import UNKNOWN_SIZE, Descriptor, Reader
+from syncd.oci.range_reader import Range
 from syncd.oci.reference import Digest, Reference, is_tag
 from syncd.oci.registry.auth import Logins
+from syncd.oci.registry.byteranges import opened
 from syncd.oci.registry.clock import clock_skew
 from syncd.oci.registry.deadline import deadline, time_left
 from syncd.oci.registry.errors import (
@@ -50,7 +52,7 @@ from syncd.oci.registry.large import LARGE, turn_of
 from syncd.oci.registry.pages import Document, pages, tags_in
 from syncd.oci.registry.referrers import PAGES_MAX, entries, fallback_tag
 from syncd.oci.registry.session import Timeouts, client
-from syncd.oci.registry.stream import REASON_MAX, BlobStream, cause_of, is_range, starts_at
+from syncd.oci.registry.stream import REASON_MAX, BlobStream, cause_of, starts_at
 from syncd.oci.traffic import Traffic, Unwatched
 from syncd.progress import Pause
 
@@ -149,13 +151,9 @@ class Registry:
             on_failure.pop_all()
         return self._stream(answer, wanted.size - offset)
 
-    def part(self, wanted: Descriptor, offset: int, size: int) -> Reader:
-        """Open bytes of a blob; raise NoRangesError where others, or all, are answered."""
-        answer = self._open(wanted, f"{offset}-{offset + size - 1}")
-        if not is_range(answer, offset, size):
-            answer.close()
-            raise NoRangesError(f"{self._host} does not serve ranges of {wanted.digest}")
-        return self._stream(answer, size)
+    def ranges(self, wanted: Descriptor, ranges: Sequence[Range]) -> Reader:
+        """Open ranges of a blob by one request, as one stream; raise NoRangesError for others."""
+        return opened(wanted, ranges, self._login, partial(self._open, wanted), self._stream)
 
     def _open(self, wanted: Descriptor, span: str) -> requests.Response:
         headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={span}"} if span else {})

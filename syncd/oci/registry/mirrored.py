@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import NamedTuple, TypeVar
 
@@ -23,11 +23,13 @@ from syncd.errors import (
     ImageError,
     NoRangesError,
     NotFoundError,
+    OneRangeError,
     RegistryError,
 )
 from syncd.oci.access import Repository
 from syncd.oci.manifest import Descriptor, Reader
 from syncd.oci.mirror import MirrorLocation
+from syncd.oci.range_reader import Range
 from syncd.oci.reference import Digest, Reference
 from syncd.oci.registry.session import Timeouts
 
@@ -110,9 +112,9 @@ class MirroredRepository:
         """Open a blob from `offset` on; a stream that breaks is opened anew at the next place."""
         return self._open(lambda repository: repository.blob(wanted, offset))
 
-    def part(self, wanted: Descriptor, offset: int, size: int) -> Reader:
-        """Open bytes of a blob, at the first place that serves ranges."""
-        return self._open(lambda repository: repository.part(wanted, offset, size))
+    def ranges(self, wanted: Descriptor, ranges: Sequence[Range]) -> Reader:
+        """Open ranges of a blob, at the first place that serves any."""
+        return self._open(lambda repository: repository.ranges(wanted, ranges))
 
     def tags(self) -> list[str]:
         """Return all tags of the repository; raise as the registry does."""
@@ -138,6 +140,8 @@ class MirroredRepository:
         for mirror in self._asked():
             try:
                 stream = open_at(mirror.repository)
+            except OneRangeError:
+                raise  # who asks will ask for one range, here again
             except (RegistryError, ImageError) as exc:
                 if not _only_lacks(exc):
                     self._pass_over(mirror, exc)

@@ -11,6 +11,7 @@ from syncd.convert.options import Options
 from syncd.convert.pipeline import Convert, convert
 from syncd.convert.scratch import ScratchSpace
 from syncd.convert.template_writer import WrittenTemplate
+from syncd.errors import OneRangeError
 from syncd.limits import Limits
 from syncd.oci.layout import Layout
 from syncd.oci.manifest import Descriptor, Reader
@@ -62,8 +63,13 @@ class Puller:
             return found.open_layer(blob)
 
         def open_ranges(blob: Descriptor, ranges: Sequence[Range]) -> Reader:
+            def open_some(wanted: Sequence[Range]) -> Reader:
+                if len(wanted) > 1:
+                    raise OneRangeError("a file is read a range at a time")
+                return layout.blob(blob, wanted[0].offset)
+
             self.asked += [(str(blob.digest), one) for one in ranges]
-            return RangeReader(ranges, lambda wanted: layout.blob(blob, wanted.offset))
+            return RangeReader(ranges, open_some)
 
         return self.spoil(OpenedImage(found.image, open_layer, open_ranges))
 
