@@ -20,7 +20,7 @@ from urllib.request import Request, urlopen
 from rich.table import Table
 
 from bench import image, limit, parts
-from bench.measure import FOLDER, RUNS, SYNCD, add, console, job_time, peak_memory, timed
+from bench.measure import FOLDER, RUNS, SYNCD, add, console, job_time, peak_memory, removed, timed
 from syncd.cli.logs import set_up_logs
 from syncd.config.settings import Config
 from syncd.oci.reference import Reference
@@ -123,7 +123,7 @@ def later(registry: Registry, table: Table) -> None:
             for name, times in ours.items():
                 wanted = "first" if name == "unchanged" else name
                 times.append(job_time(daemon, f"{repository}:{wanted}"))
-        shutil.rmtree(FOLDER / f"daemon{nth}")
+        removed(FOLDER / f"daemon{nth}")
         clean()
         theirs.append(timed(lambda: pipeline(f"{repository}:topped")))
     add(table, "first sync of the daemon", ours["first"], ("the pipeline", theirs), "")
@@ -212,7 +212,7 @@ def clean() -> None:
     for leftover in (Path("ours.tar.zst"), Path("peer.tar.zst")):
         leftover.unlink(missing_ok=True)
     for folder in ("peer", "bundle"):
-        shutil.rmtree(folder, ignore_errors=True)
+        removed(Path(folder))
 
 
 def peak(source: str) -> float:

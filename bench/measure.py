@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import statistics
 import sys
 import time
@@ -34,6 +36,12 @@ def job_time(daemon: Syncd, reference: str) -> float:
     assert job["outcome"] in ("published", "unchanged"), job
     began, ended = (datetime.fromisoformat(job[moment]) for moment in ("started", "finished"))
     return (ended - began).total_seconds()
+
+
+def removed(folder: Path) -> None:
+    """Remove a folder, and wait for the disk, so that no clock runs while it makes room."""
+    shutil.rmtree(folder, ignore_errors=True)
+    os.sync()
 
 
 def peak_memory(*argv: str | Path) -> float:

@@ -5,13 +5,11 @@ Beside each measure is, in turn, what the same image costs with gzip layers, whi
 
 from __future__ import annotations
 
-import shutil
-
 from rich.table import Table
 
 from bench import podman
 from bench.line import line_to
-from bench.measure import FOLDER, RUNS, SYNCD, add, job_time, peak_memory
+from bench.measure import FOLDER, RUNS, SYNCD, add, job_time, peak_memory, removed
 from tests.e2e.daemon import Syncd
 from tests.e2e.registry import Registry
 
@@ -36,7 +34,7 @@ def by_parts(registry: Registry, table: Table) -> None:
                     served[name].append(sum(sizes) / 1e6)
                 newest = max(daemon.templates, key=lambda path: path.stat().st_mtime_ns)
                 made[kind] = newest.read_bytes()
-            shutil.rmtree(folder)
+            removed(folder)
     same = "identical" if made["gzip"] == made["first"] else "DIFFERENT"
     against = ("the gzip image", served["gzip again"])
     add(table, "weekly rebuild by parts: bytes", served["again"], against, "50", unit="MB")
@@ -74,7 +72,7 @@ def through_a_line(registry: Registry, table: Table) -> None:
                 Syncd(folder, watched, hosts=[near]) as daemon,
             ):
                 found.append(job_time(daemon, f"{near}/{repository}:rebuilt"))
-            shutil.rmtree(folder)
+            removed(folder)
     against = ("the gzip image", times[GZIP])
     add(table, "weekly rebuild, 100 Mbit/s and 20 ms", times[IMAGE], against, "10")
 

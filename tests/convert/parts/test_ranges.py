@@ -6,11 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from syncd.convert.channel import RANGES_MAX
-from syncd.convert.parts.ranges import REQUEST, may_pay, pays, ranges_of
+from syncd.convert.parts.ranges import GAP, REQUEST, may_pay, pays, ranges_of
 from syncd.convert.parts.table import Part
 
 STEPS = st.lists(
-    st.tuples(st.integers(0, 3 * REQUEST), st.integers(0, 70_000)), max_size=RANGES_MAX + 200
+    st.tuples(st.integers(0, 3 * GAP), st.integers(0, 70_000)), max_size=RANGES_MAX + 200
 )
 
 
@@ -25,14 +25,14 @@ def parts(steps: list[tuple[int, int]]) -> list[Part]:
 
 @given(STEPS)
 def test_ranges(steps: list[tuple[int, int]]) -> None:
-    """Each part lies in one range; ranges ascend, and what lies between them is worth a request."""
+    """Each part lies in one range; ranges ascend, and what lies between them is worth one more."""
     missing = parts(steps)
     ranges = ranges_of(missing)
     assert len(ranges) <= RANGES_MAX
-    end = -REQUEST - 1
+    end = -GAP - 1
     for offset, size in ranges:
         assert size > 0
-        assert offset - end > REQUEST
+        assert offset - end > GAP
         end = offset + size
     for part in missing:
         assert part.offset == part.end or any(
@@ -42,7 +42,7 @@ def test_ranges(steps: list[tuple[int, int]]) -> None:
 
 def test_many_far_apart() -> None:
     """However many parts there are and however far apart, few ranges are asked for."""
-    missing = parts([(REQUEST * 2, 10)] * (3 * RANGES_MAX))
+    missing = parts([(GAP * 2, 10)] * (3 * RANGES_MAX))
     ranges = ranges_of(missing)
     assert 0 < len(ranges) <= RANGES_MAX
     assert sum(ranges[-1]) == missing[-1].end
