@@ -363,6 +363,22 @@ def test_not_worth_it(puller: Puller) -> None:
     assert {blob for blob, _ in puller.asked} == {digest(new.stored)}
 
 
+@pytest.mark.parametrize("times", [5, 60])
+def test_alternating_parts(puller: Puller, tmp_path: Path, times: int) -> None:
+    """A file whose parts lie in one frame and in another by turns is not worth so many looks."""
+    puller.pull(FIRST)
+    parts = [one for one in chunked(FIRST.plain).entries if one.get("name") == "usr/large"]
+    first, *_, last = [
+        NOISE[one.get("chunkOffset", 0) :][: one["chunkSize"]]
+        for one in parts
+        if "chunkSize" in one
+    ][:-1]
+    other = chunked_layer(tar(file("usr/turns", (first + last) * times)))
+    assert puller.pull(other) == pulled_whole(tmp_path, other)
+    assert puller.whole == ([digest(other.stored)] if times == 60 else [])
+    assert puller.doubts == ()
+
+
 def test_bounds_hold(puller: Puller) -> None:
     """What makes a layer unfit fails the conversion however the layer was pulled."""
     puller.pull(FIRST)
