@@ -57,8 +57,10 @@ class ScratchFile:
         return place
 
     def close(self) -> None:
-        """Close the file; its content is gone unless the file was kept."""
+        """Close the file, which was not kept: its content is gone, and counts no more."""
         self.file.close()
+        self._room(-self._end)
+        self._end = 0
 
 
 class KeptFile(NamedTuple):

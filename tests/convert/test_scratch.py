@@ -157,3 +157,13 @@ def test_full_disk(spool: ScratchSpace) -> None:
             scratch.append(bytes(1001))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_closed_files(tmp_path: Path) -> None:
+    """What was written to a file that is closed, and was not kept, counts no more."""
+    amounts: list[int] = []
+    with ScratchSpace(tmp_path, room=amounts.append).new() as file:
+        file.append(b"some")
+        file.append(b"bytes")
+        assert sum(amounts) == 9
+    assert sum(amounts) == 0

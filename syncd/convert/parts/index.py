@@ -25,6 +25,8 @@ from syncd.limits import Hold
 
 PARTS_MAX = 100_000
 """Parts that the index holds at most."""
+LAYERS_MAX = 128
+"""Kept layers that the index speaks of at most: each is an open file."""
 PART = ROW + 180
 """Bytes of memory that a part takes in the index, about."""
 _NTH = 40  # bits for the number of a row
@@ -88,8 +90,8 @@ class PartIndex:
         """Tell whether no part is here at all; this is what reads the rows."""
         with self._lock:
             if not self._filled:
-                self._fill()
                 self._filled = True
+                self._fill()
         return not self._known
 
     def find(self, table: Table, first: int, end: int) -> Run:
@@ -182,7 +184,7 @@ class PartIndex:
                 if rows is None or not rows.sizes:
                     continue
                 count += len(rows.sizes)
-                if count > PARTS_MAX:
+                if count > PARTS_MAX or len(self._layers) == LAYERS_MAX:
                     break
                 self._hold(len(rows.sizes) * PART)
                 otherwise.pop_all()

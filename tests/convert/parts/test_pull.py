@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from syncd.convert.parts import index
 from syncd.convert.pipeline import LAYERS_AT_A_TIME
 from syncd.convert.scratch import kept_at
 from syncd.errors import (
@@ -100,6 +101,21 @@ def test_lost_layers(puller: Puller, tmp_path: Path) -> None:
         kept.unlink()
     assert puller.pull(SECOND) == pulled_whole(tmp_path, SECOND)
     assert puller.whole == [digest(SECOND.stored)]
+
+
+def test_layers_used_last(puller: Puller, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of many kept layers those are opened that were used last, and no more than may be."""
+    monkeypatch.setattr(index, "LAYERS_MAX", 2)
+    later = [chunked_layer(tree(bytes([nth]))) for nth in range(2)]
+    other = chunked_layer(tar(file("usr/other", random.Random(8).randbytes(1 << 20))))
+    puller.pull(FIRST, other)
+    for layer in later:
+        puller.pull(layer)
+        assert puller.whole == []
+    puller.pull(
+        chunked_layer(tar(directory("srv"), file("usr/other", other.plain[512 : 512 + (1 << 20)])))
+    )
+    assert len(puller.whole) == 1
 
 
 @pytest.mark.parametrize("place", [100, 0.5, -100])
