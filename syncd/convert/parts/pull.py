@@ -11,6 +11,7 @@ import io
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Self
 
 from syncd.convert.capacity import Share
@@ -24,7 +25,7 @@ from syncd.convert.parts.positions import Positions, Stretch
 from syncd.convert.parts.ranges import may_pay, pays, ranges_of
 from syncd.convert.parts.table import Part, Table, parse
 from syncd.convert.parts.tar_split import segments
-from syncd.convert.unpack import Unpacked, UnpackResources, unpack, unpack_plain
+from syncd.convert.unpack import SayParts, Unpacked, UnpackResources, unpack, unpack_plain
 from syncd.errors import (
     ImageError,
     LimitError,
@@ -110,6 +111,7 @@ class PartialPulls:
         progress: Progress,
     ) -> None:
         self._doubts: list[str] = []
+        self._doubted: set[Layer] = set()
         self._opened = opened
         self._resources = resources
         self._index = PartIndex(resources.scratch, resources.frames, share.hold)
@@ -233,26 +235,33 @@ class PartialPulls:
     ) -> Unpacked:
         """Return the layer, pulled whole; what its table says is kept with it for the next one.
 
-        Raise what `syncd.convert.unpack.unpack` raises.
+        Nothing is kept of a table that was found to be wrong.  Raise what
+        `syncd.convert.unpack.unpack` raises.
         """
-        if prospect is None:
+        if prospect is None or layer in self._doubted:
             return unpack(blob, layer, self._resources, advance)
-        passing = PassingTable(blob, prospect.positions.table)
-
-        def said(members: Sequence[Member]) -> bytes:
-            held = _Held(self._share.hold)
-            try:
+        say: SayParts | None = None
+        held = _Held(self._share.hold)
+        try:
+            if prospect.table is not None:
+                say = partial(self._rows, prospect.table)
+            else:
                 with self._doubting(layer):
-                    table = prospect.table
-                    if table is None:
-                        held.hold(2 * len(passing.content))
-                        table = parse(bytes(passing.content), prospect.positions, held.hold)
-                    return self._rows(table, members)
-            finally:
-                held.free()
-            return b""
+                    held.hold(2 * prospect.positions.table.size)
+                    blob = passing = PassingTable(blob, prospect.positions.table)
+                    say = partial(self._say, prospect, passing, held)
+            return unpack(blob, layer, self._resources, advance, say)
+        finally:
+            held.free()
 
-        return unpack(passing, layer, self._resources, advance, said)
+    def _say(
+        self, prospect: Prospect, passing: PassingTable, held: _Held, members: Sequence[Member]
+    ) -> bytes:
+        """Return the rows of a layer whose table went by; none where the table is wrong."""
+        with self._doubting(prospect.layer):
+            table = parse(bytes(passing.content), prospect.positions, held.hold)
+            return self._rows(table, members)
+        return b""
 
     def _rows(self, table: Table, members: Sequence[Member]) -> bytes:
         return rows.encoded(table, members, self._resources.frames.sizes)
@@ -292,6 +301,7 @@ class PartialPulls:
         except LimitError:
             return  # the image is perhaps within its bounds without its tables
         except ImageError as exc:
+            self._doubted.add(layer)
             self._doubts.append(
                 f"layer {layer.descriptor.digest} was pulled whole, since what it says of its "
                 f"parts is not right: {exc.what}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -226,13 +227,26 @@ def test_liar(puller: Puller, tmp_path: Path) -> None:
 
 def test_liar_among_others(puller: Puller, tmp_path: Path) -> None:
     """Where one layer lied, what other layers have is found at the next attempt."""
-    puller.pull(FIRST)
-    puller.pull(spoiled(swap_files))
-    assert len(puller.whole) == 1
+    liar = spoiled(swap_files)
+    puller.pull(liar, FIRST)
+    kept = kept_at(puller.folder / "kept", Digest.parse(digest(liar.plain)))
+    os.utime(kept, (1 << 33, 1 << 33))  # it was used last, and so is asked first
     third = chunked_layer(tree(b"again", nth=20))
     assert puller.pull(third) == pulled_whole(tmp_path, third)
     assert puller.doubts == ()
     assert puller.whole == []
+    assert not kept.exists()
+
+
+def test_wrong_table(puller: Puller) -> None:
+    """A table that was found to be wrong is asked nothing later."""
+    puller.pull(FIRST)
+    puller.pull(spoiled(swap_files))
+    kept_at(puller.folder / "kept", Digest.parse(digest(FIRST.plain))).unlink()
+    puller.pull(chunked_layer(tree(b"again", nth=20)))
+    assert puller.doubts == ()
+    assert len(puller.whole) == 1
+    assert puller.asked == []
 
 
 def test_no_tar_split(puller: Puller, tmp_path: Path) -> None:
