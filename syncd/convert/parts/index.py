@@ -215,11 +215,16 @@ def _is_right(contents: Iterable[memoryview], table: Table, run: Run) -> bool:
     coming = iter(contents)
     content = memoryview(b"")
     for nth in range(run.first, run.end):
-        hasher, left = hashlib.sha256(), table.sizes[nth]
+        zeros, hasher, left = 0, hashlib.sha256(), table.sizes[nth]
         while left:
             content = content or next(coming)
-            hasher.update(content[:left])
-            content, left = content[left:], max(left - len(content), 0)
-        if not table.is_zeros(nth) and hasher.digest() != table.digest(nth):
+            piece, content = content[:left], content[left:]
+            hasher.update(piece)
+            zeros += bytes(piece).count(0)
+            left -= len(piece)
+        if table.is_zeros(nth):
+            if zeros < table.sizes[nth]:
+                return False
+        elif hasher.digest() != table.digest(nth):
             return False
     return True

@@ -26,7 +26,7 @@ from syncd.oci.range_reader import Range
 from syncd.oci.reference import Digest
 from syncd.oci.source import OpenedImage
 from tests.archives import directory, file, tar
-from tests.chunked import PREFIX, Chunked, chunked, chunked_layer
+from tests.chunked import MARK, PREFIX, Chunked, chunked, chunked_layer
 from tests.convert.parts.pulling import Puller, pulled_whole
 from tests.images import Layer, digest, layer_of
 
@@ -223,6 +223,20 @@ def test_liar(puller: Puller, tmp_path: Path) -> None:
     assert puller.pull(third) == pulled_whole(tmp_path, third)
     assert puller.doubts == ()
     assert puller.whole == []
+
+
+def test_zeros_that_are_none(puller: Puller, tmp_path: Path) -> None:
+    """Bytes that a table calls zeros are digested as all others once a tar is not the right one."""
+    begin = NOISE[: NOISE.index(MARK, 700_000) + len(MARK)]
+    plain = tar(file("usr/holed", begin + b"x" * (300_000 - len(MARK)) + MARK + b"end"))
+    liar = chunked(plain)
+    (part,) = [one for one in liar.entries if one.get("chunkSize") == 300_000]
+    part["chunkType"] = "zeros"
+    puller.pull(liar.layer(plain))
+    assert puller.doubts == ()
+    honest = chunked_layer(tar(file("usr/holed", begin + bytes(300_000) + b"end")))
+    assert puller.pull(honest) == pulled_whole(tmp_path, honest)
+    assert puller.doubts == ()
 
 
 def test_liar_among_others(puller: Puller, tmp_path: Path) -> None:
