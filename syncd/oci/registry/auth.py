@@ -43,8 +43,8 @@ class Login:
     A token is kept until the registry refuses it, or until the time its service gave it is over.
     Safe to use from several threads: while one fetches a token, the others wait for it.  `idle`
     are the clients of this login that no request uses now, over `connections`; `public` says that
-    they reach hosts at public addresses alone.  `answers_several` is whether several ranges of a
-    blob are answered by one answer, for all that is known.
+    they reach hosts at public addresses alone.  Up to `one_by_one_until`, a time of
+    `time.monotonic()`, one range of a blob is asked for at a time.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Login:
         self.idle: deque[Any] = deque(maxlen=_IDLE_CLIENTS)
         self._access = access
         self.host = host
-        self.answers_several = True
+        self.one_by_one_until = 0.0
         self._patience = patience
         self._scope = f"repository:{repository}:pull"
         self._lock = threading.Lock()

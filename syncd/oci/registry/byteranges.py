@@ -2,7 +2,7 @@
 
 A server may answer several ranges as it likes: in another order, joined, as the whole, or not at
 all.  Only what was asked for is taken, range by range; any other answer means that this server is
-asked for one range a request from then on.  Nothing of a body is held but the head of one part.
+asked for one range a request for an hour.  Nothing of a body is held but the head of one part.
 
 Sources: RFC 9110, sections 14.2, 14.6 and 15.3.7.2; RFC 2046, section 5.1.1.
 """
@@ -10,6 +10,7 @@ Sources: RFC 9110, sections 14.2, 14.6 and 15.3.7.2; RFC 2046, section 5.1.1.
 from __future__ import annotations
 
 import re
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 
@@ -30,6 +31,8 @@ from syncd.oci.registry.stream import BlobStream, is_range
 
 HEAD_MAX = 4 << 10
 """Bytes of the head of a part at most: its delimiter and its headers."""
+ONE_BY_ONE = 3600.0
+"""Seconds for which a server is not asked for several ranges that did not answer them."""
 _READ = 16 << 10  # bytes that are read at a time where the head of a part has to come
 _SAFE = r"0-9A-Za-z'()+_,\-./:=?"
 _BOUNDARY = re.compile(
@@ -59,8 +62,8 @@ def opened(
             answer.close()
             raise NoRangesError(f"{login.host} does not serve ranges of {wanted.digest}")
         return stream(answer, ranges[0].size)
-    if not login.answers_several:
-        raise _one_range(login)
+    if time.monotonic() < login.one_by_one_until:
+        raise OneRangeError(f"{login.host} did not serve several ranges in one answer")
     try:
         answer = ask(spans)
     except (NotFoundError, RegistryUnavailableError):
@@ -77,7 +80,7 @@ def opened(
 
 def _one_range(login: Login) -> OneRangeError:
     """Remember that several ranges are not answered; return the error to raise."""
-    login.answers_several = False
+    login.one_by_one_until = time.monotonic() + ONE_BY_ONE
     return OneRangeError(f"{login.host} does not serve several ranges in one answer")
 
 
