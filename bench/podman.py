@@ -5,7 +5,8 @@ It unpacks files and makes no template, so it does less.  Debian 13 has a versio
 
 from __future__ import annotations
 
-from bench.measure import timed
+from bench.measure import console, timed
+from tests.e2e.command import CommandError
 from tests.e2e.registry import Registry
 from tests.e2e.trixie import Trixie
 
@@ -22,16 +23,24 @@ pull_options = {enable_partial_images = "true"}
 
 
 def rebuilt(registry: Registry, repository: str, runs: int) -> tuple[list[float], list[float]]:
-    """Pull the image, and then its rebuild; return the seconds and megabytes of the latter."""
+    """Pull the image, and then its rebuild; return the seconds and megabytes of the latter.
+
+    A run that podman does not finish is left out: 5.4 fails now and then to find a folder that
+    another layer brings ("copy content to ...: openat2 ...: no such file or directory").
+    """
     trixie = Trixie(PACKAGES)
     (trixie.root / "etc/containers/storage.conf").write_text(_STORAGE)
     pull = ("podman", "pull", "--quiet", "--tls-verify=false")
     times, served = list[float](), list[float]()
     for _ in range(runs):
         trixie.empty()
-        trixie.run(*pull, f"{repository}:first")
-        since = registry.mark()
-        times.append(timed(lambda: trixie.run(*pull, f"{repository}:rebuilt")))
+        try:
+            trixie.run(*pull, f"{repository}:first")
+            since = registry.mark()
+            times.append(timed(lambda: trixie.run(*pull, f"{repository}:rebuilt")))
+        except CommandError as exc:
+            console.print(f"podman failed: {str(exc).strip().splitlines()[-1]}")
+            continue
         served.append(sum(one.size for one in registry.requests("GET", "/blobs/", since)) / 1e6)
     trixie.empty()
     return times, served
