@@ -18,6 +18,7 @@ from tests.e2e.command import CACHE, run, wait_for
 from tests.e2e.daemon import Job, Syncd
 
 RUNS = 5
+_SETTLING = 3.0  # seconds
 SYNCD = Path(sys.executable).with_name("syncd")
 FOLDER = CACHE / "bench"
 
@@ -39,9 +40,13 @@ def job_time(daemon: Syncd, reference: str) -> float:
 
 
 def removed(folder: Path) -> None:
-    """Remove a folder, and wait for the disk, so that no clock runs while it makes room."""
+    """Remove a folder, and wait for the disk, so that no clock runs while it makes room.
+
+    A disk that discards what was removed does so for a while after it was flushed.
+    """
     shutil.rmtree(folder, ignore_errors=True)
     os.sync()
+    time.sleep(_SETTLING)
 
 
 def peak_memory(*argv: str | Path) -> float:
