@@ -29,6 +29,7 @@ LAYERS_MAX = 128
 """Kept layers that the index speaks of at most: each is an open file."""
 PART = ROW + 180
 """Bytes of memory that a part takes in the index, about."""
+_AT_ONCE = 64  # parts that are looked for together at first
 _NTH = 40  # bits for the number of a row
 _ROWS = (1 << _NTH) - 1
 
@@ -79,6 +80,7 @@ class PartIndex:
         self._files = ExitStack()
         self._layers: list[tuple[KeptFile, Rows]] = []
         self._intact: dict[int, bool] = {}
+        self._liars: set[int] = set()
         self._known: dict[bytes, int] = {}
         self._filled = False
 
@@ -95,22 +97,30 @@ class PartIndex:
         return not self._known
 
     def find(self, table: Table, first: int, end: int) -> Run:
-        """Return the parts from `first` on that lie here one behind the other, as many as seen.
+        """Return the parts from `first` on, before `end`, that lie here one behind the other.
 
-        Mostly these are all of a file, `first` to `end`, which takes one look.
+        Mostly these are all of a file, which takes one look.  Of a longer run the first parts alone
+        may be returned, so that a look never costs more than the parts that it finds.
         """
         found = self._known.get(table.digest(first))
+        absent = Run(first, first + 1, ())
         if found is None:
-            return Run(first, first + 1, ())
+            return absent
         layer, row = found >> _NTH, found & _ROWS
-        if self._is_intact(layer):
-            count = end - first
-            while count:
-                places = self._places(layer, row, count, table, first)
-                if places:
-                    return Run(first, first + count, places)
-                count //= 2
-        return Run(first, first + 1, ())
+        if not self._is_intact(layer):
+            return absent
+        count = min(end - first, _AT_ONCE)
+        while not (places := self._places(layer, row, count, table, first)):
+            count //= 2
+            if not count:
+                return absent
+        while count >= _AT_ONCE and first + count < end:
+            more = min(2 * count, end - first)
+            longer = self._places(layer, row, more, table, first)
+            if not longer:
+                break
+            places, count = longer, more
+        return Run(first, first + count, places)
 
     def read(self, layer: int, offset: int, size: int) -> bytes:
         """Return bytes of a kept layer's small contents; raise LostFrameError."""
@@ -138,10 +148,10 @@ class PartIndex:
                     liars.add(run.places[0].layer)
                 first = run.end
         with self._lock:
-            for liar in liars:
+            for liar in liars - self._liars:
                 self._scratch.forget(self._layers[liar][0])
-                self._intact[liar] = False
-            if liars:
+            if liars - self._liars:
+                self._liars |= liars
                 self._know()
         return bool(liars)
 
@@ -196,7 +206,7 @@ class PartIndex:
         """Say together what the rows of all layers say that were not forgotten."""
         known: dict[bytes, int] = {}
         for layer, (_, rows) in enumerate(self._layers):
-            if self._intact.get(layer, True):
+            if layer not in self._liars:
                 base = layer << _NTH
                 for nth in range(len(rows.sizes)):
                     known.setdefault(rows.digest(nth), base + nth)

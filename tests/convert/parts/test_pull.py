@@ -7,10 +7,11 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from syncd.convert.parts import index
+from syncd.convert.parts import index, pull
 from syncd.convert.pipeline import LAYERS_AT_A_TIME
 from syncd.convert.scratch import kept_at
 from syncd.errors import (
@@ -421,6 +422,25 @@ def test_alternating_parts(puller: Puller, tmp_path: Path, times: int) -> None:
     assert puller.pull(other) == pulled_whole(tmp_path, other)
     assert puller.whole == ([digest(other.stored)] if times == 60 else [])
     assert puller.doubts == ()
+
+
+def test_repeated_part(puller: Puller, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To find thousands of parts that stand together nowhere costs as much for each of them."""
+    monkeypatch.setattr(pull, "may_pay", lambda *_: True)
+    monkeypatch.setattr(pull, "pays", lambda *_: True)
+    looked = []
+    places = index.PartIndex._places
+
+    def counted(*arguments: Any) -> Any:
+        looked.append(arguments[3])
+        return places(*arguments)
+
+    monkeypatch.setattr(index.PartIndex, "_places", counted)
+    puller.pull(chunked_layer(tar(file("a", b"again7but not so7")), b"7"))
+    puller.pull(chunked_layer(tar(file("a", b"again7" * 3000)), b"7"))
+    assert puller.whole == []
+    assert len(looked) > 3000
+    assert sum(looked) < 3000 * 200
 
 
 def test_bounds_hold(puller: Puller) -> None:
