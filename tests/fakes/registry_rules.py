@@ -176,30 +176,28 @@ class Token:
         return ""
 
 
-def byte_range(asked: str, size: int) -> tuple[int, int]:
-    """Return the first and the last byte of what a Range header asks for; raise RefusalError.
-
-    Sources: RFC 9110, sections 14.1.2 and 15.5.17; Go's net/http/fs.go, ServeContent.
-    """
-    found = _RANGE.fullmatch(asked)
-    if found is None or (found["last"] and int(found["last"]) < int(found["first"])):
-        raise RefusalError(416, _PLAIN, b"invalid range\n")
-    first = max(size - int(found["suffix"]), 0) if found["suffix"] else int(found["first"])
-    if first >= size:
-        headers = _PLAIN | {"Content-Range": f"bytes */{size}"}
-        raise RefusalError(416, headers, b"invalid range: failed to overlap\n")
-    return first, min(int(found["last"] or size - 1), size - 1)
-
-
 def byte_ranges(asked: str, size: int) -> list[tuple[int, int]]:
-    """Return what `byte_range` does for each range of a Range header; none means the whole.
+    """Return the first and last bytes of what a Range header asks for; none means the whole.
 
-    Source: Go's net/http/fs.go, serveContent: ranges that are together larger than the content are
-    most likely an attack, or a client's fault.
+    Ranges behind the end are passed over while there is another one; ranges that are together
+    larger than the content are most likely an attack, or a client's fault.  Raise RefusalError.
+
+    Sources: RFC 9110, sections 14.1.2 and 15.5.17; Go's net/http/fs.go, parseRange and
+    serveContent.
     """
     unit, _, spans = asked.partition("=")
-    found = [byte_range(f"{unit}={span.strip()}", size) for span in spans.split(",")]
-    return found if sum(last + 1 - first for first, last in found) <= size else []
+    found = [_RANGE.fullmatch(f"{unit}={span.strip()}") for span in spans.split(",")]
+    ranges = []
+    for one in found:
+        if one is None or (one["last"] and int(one["last"]) < int(one["first"])):
+            raise RefusalError(416, _PLAIN, b"invalid range\n")
+        first = max(size - int(one["suffix"]), 0) if one["suffix"] else int(one["first"])
+        if first < size:
+            ranges.append((first, min(int(one["last"] or size - 1), size - 1)))
+    if not ranges:
+        headers = _PLAIN | {"Content-Range": f"bytes */{size}"}
+        raise RefusalError(416, headers, b"invalid range: failed to overlap\n")
+    return ranges if sum(last + 1 - first for first, last in ranges) <= size else []
 
 
 BOUNDARY = "18c8c237f27e674d9bf35861787f85bc59f5517a8756a85ad70f71c6b97b"
