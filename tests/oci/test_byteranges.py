@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import cast
 
 import pytest
 
@@ -16,6 +17,7 @@ from syncd.errors import (
     RegistryError,
     RegistryUnavailableError,
 )
+from syncd.oci.access import AnonymousAccess
 from syncd.oci.manifest import Descriptor, Reader
 from syncd.oci.range_reader import Range
 from syncd.oci.reference import Digest
@@ -23,6 +25,7 @@ from syncd.oci.registry import byteranges
 from syncd.oci.registry.auth import Logins
 from syncd.oci.registry.byteranges import HEAD_MAX
 from syncd.oci.registry.client import Registry
+from syncd.oci.registry.stream import BlobStream
 from tests.fakes.registry import Faults
 from tests.fakes.registry import Registry as Fake
 from tests.fakes.registry_rules import BOUNDARY
@@ -124,6 +127,7 @@ OTHERS: dict[str, Callable[[Faults], None]] = {
     "others": faults(answered=lambda ranges: [(first + 1, last + 1) for first, last in ranges[:3]]),
     "no boundary": faults(multipart="multipart/byteranges"),
     "another boundary": faults(multipart="multipart/byteranges; boundary=other"),
+    "long type": faults(multipart=f"multipart/byteranges;{' ' * 256}boundary={BOUNDARY}"),
     "long boundary": faults(multipart=f"multipart/byteranges; boundary={'b' * 71}"),
     "another type": faults(multipart="application/octet-stream"),
     "another size": replacing(b"/%d\r" % BLOB.size, b"/%d\r" % (BLOB.size + 1)),
@@ -147,6 +151,28 @@ def test_other_answers(pushed: Fake, other: str) -> None:
     with pytest.raises(OneRangeError, match="did not serve several ranges"):
         door(pushed, logins).ranges(BLOB, RANGES)
     assert len(pushed.ranges) == asked
+
+
+def test_endless_head(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a head that does not end little is read, however much would come."""
+
+    class Endless:
+        given = 0
+
+        def read(self, size: int, /) -> bytes:
+            self.given += size
+            return b"x" * size * (self.given < 1 << 20)
+
+        def close(self) -> None:
+            """Close nothing."""
+
+    body = Endless()
+    login = Logins().of(AnonymousAccess("ghcr.io"), "ghcr.io", "a/b")
+    large = [Range(0, 1 << 30), Range(1 << 31, 1 << 30)]
+    reader = byteranges.ByteRanges(cast(BlobStream, body), b"b", 1 << 40, large, login)
+    with pytest.raises(OneRangeError):
+        reader.read(10)
+    assert body.given <= 32 << 10
 
 
 def test_after_a_while(pushed: Fake, monkeypatch: pytest.MonkeyPatch) -> None:

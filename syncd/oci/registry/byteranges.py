@@ -34,6 +34,7 @@ HEAD_MAX = 4 << 10
 ONE_BY_ONE = 3600.0
 """Seconds for which a server is not asked for several ranges that did not answer them."""
 _READ = 16 << 10  # bytes that are read at a time where the head of a part has to come
+_TYPE_MAX = 256  # characters of the media type at most: a longer one takes the pattern long
 _SAFE = r"0-9A-Za-z'()+_,\-./:=?"
 _BOUNDARY = re.compile(
     r"multipart/byteranges\s*;\s*(?:.*;\s*)?"
@@ -70,7 +71,8 @@ def opened(
         raise
     except RegistryError as exc:
         raise _one_range(login) from exc
-    found = _BOUNDARY.fullmatch(answer.headers.get("Content-Type", ""))
+    media_type = answer.headers.get("Content-Type", "")
+    found = _BOUNDARY.fullmatch(media_type) if len(media_type) <= _TYPE_MAX else None
     if answer.status_code != 206 or found is None:
         answer.close()
         raise _one_range(login)
