@@ -13,7 +13,7 @@ from syncd.oci.image import read_image
 from syncd.oci.layout import blob_name
 from syncd.oci.manifest import Descriptor, Image, Layer, Reader
 from syncd.oci.mirror import MirrorLocation
-from syncd.oci.range_reader import Range, RangeReader
+from syncd.oci.range_reader import RANGE_COST, Range, RangeReader
 from syncd.oci.reference import (
     GITHUBS_REGISTRY,
     PORT_PATTERN,
@@ -32,6 +32,7 @@ __all__ = [
     "OCI_INDEX",
     "OCI_MANIFEST",
     "PORT_PATTERN",
+    "RANGE_COST",
     "AnonymousAccess",
     "BlobCache",
     "CallerAccess",

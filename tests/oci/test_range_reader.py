@@ -17,10 +17,18 @@ from syncd.errors import (
 )
 from syncd.oci.backoff import ATTEMPTS
 from syncd.oci.manifest import Reader
-from syncd.oci.range_reader import AHEAD, AT_A_TIME, SEVERAL, Range, RangeReader
+from syncd.oci.range_reader import (
+    AHEAD,
+    AT_A_TIME,
+    RANGE_COST,
+    SEVERAL,
+    Range,
+    RangeReader,
+)
 
 BLOB = bytes(range(251)) * 8000
 RANGES = [Range(at, 1000 + at % 7) for at in range(0, 1_000_000, 40_000)]
+LARGE = [Range(at, 190_000) for at in range(0, 1_900_000, 380_000)]
 MANY = [Range(at, 1000 + at % 7) for at in range(0, 1_900_000, 4_000)]
 
 
@@ -31,14 +39,23 @@ def content(ranges: Sequence[Range]) -> bytes:
 WANTED = content(RANGES)
 
 
+def joined(ranges: Sequence[Range]) -> int:
+    """Return how many requests of one range these are, which bridge the small gaps."""
+    ends = [offset + size for offset, size in ranges]
+    return 1 + sum(
+        following.offset - end > RANGE_COST
+        for end, following in zip(ends, ranges[1:], strict=False)
+    )
+
+
 class Stream:
     """A stream of ranges of the blob that ends with an error after so many bytes, or without one.
 
-    It brings little at a time.
+    It brings little at a time.  What one range wants goes on behind it, to the end of the blob.
     """
 
     def __init__(self, wanted: Sequence[Range], after: float, error: Exception | None) -> None:
-        self._content = BytesIO(content(wanted))
+        self._content = BytesIO(content(wanted) if len(wanted) > 1 else BLOB[wanted[0].offset :])
         self._after = after
         self._error = error
         self.closed = False
@@ -130,8 +147,37 @@ def test_one_range(ranges: list[Range], after: int | None) -> None:
     reader.close()
     refused = [wanted for wanted, _ in source.opened if len(wanted) > 1]
     assert len(refused) <= AT_A_TIME
-    assert len(source.opened) - len(refused) <= len(ranges)
+    assert len(source.opened) - len(refused) == joined(ranges)
     assert all(stream.closed for _, stream in source.opened)
+
+
+@pytest.mark.parametrize("after", [AHEAD + 1, 150_000, 400_000])
+def test_one_range_in_the_end(after: int) -> None:
+    """Who stops to answer several ranges once bytes were read is asked for no byte again."""
+    reader = RangeReader(LARGE, Source(after=after, several=1, at_once=False).open, no_pause)
+    assert read_all(reader) == content(LARGE)
+    reader.close()
+
+
+def test_ranges_in_another_order() -> None:
+    """Ranges that do not ascend are no neighbours."""
+    source = Source(several=1)
+    reader = RangeReader(MANY[::-1], source.open)
+    assert read_all(reader) == content(MANY[::-1])
+    reader.close()
+    assert len(source.opened) == len(MANY)
+
+
+def test_gaps_between_broken_streams() -> None:
+    """One range that bridges gaps goes on where it broke, in a gap or not."""
+    source = Source(several=1)
+    reader = RangeReader(MANY, source.open, no_pause)
+    assert read_all(reader)[:10] == content(MANY)[:10]
+    for after in (3500, 4000, 4100):
+        source = Source(broken=60, after=after, several=1)
+        reader = RangeReader(MANY, source.open, no_pause)
+        assert read_all(reader) == content(MANY)
+        reader.close()
 
 
 def test_not_even_one() -> None:

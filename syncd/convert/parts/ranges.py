@@ -9,15 +9,12 @@ from collections.abc import Sequence
 
 from syncd.convert.channel import RANGES_MAX
 from syncd.convert.parts.table import Part
-from syncd.oci import Range
+from syncd.oci import RANGE_COST, Range
 
 GAP = 8 << 10
 """Bytes between two parts that are fetched with them.  One range more costs two hundred bytes where
-many are asked for by one request, and REQUEST where each takes one."""
-REQUEST = 32 << 10
-"""Bytes that a range counts as: through a line of 100 Mbit/s and 20 ms, with six requests under
-way, as many come in the time that a request takes more."""
-_SMALLEST = 4 * REQUEST  # bytes of a blob below which its table costs as much as the rest
+many are asked for by one request; where each takes one, wider gaps are bridged there."""
+_SMALLEST = 4 * RANGE_COST  # bytes of a blob below which its table costs as much as the rest
 _DESCRIBED = 0.5  # of the blob's bytes that table and tar-split data may be
 _WORTH = 0.8  # of the blob's bytes that parts may cost to be fetched instead of it
 
@@ -51,4 +48,4 @@ def may_pay(described: int, whole: int) -> bool:
 
 def pays(ranges: Sequence[Range], whole: int) -> bool:
     """Tell whether these ranges cost clearly less than a blob of `whole` bytes."""
-    return sum(size for _, size in ranges) + REQUEST * len(ranges) < _WORTH * whole
+    return sum(size for _, size in ranges) + RANGE_COST * len(ranges) < _WORTH * whole

@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from syncd.convert.channel import RANGES_MAX
-from syncd.convert.parts.ranges import GAP, REQUEST, may_pay, pays, ranges_of
+from syncd.convert.parts.ranges import GAP, may_pay, pays, ranges_of
 from syncd.convert.parts.table import Part
+from syncd.oci import RANGE_COST
 
 STEPS = st.lists(
     st.tuples(st.integers(0, 3 * GAP), st.integers(0, 70_000)), max_size=RANGES_MAX + 200
@@ -59,7 +60,7 @@ def test_what_pays() -> None:
     assert pays([], whole)
     assert pays(ranges_of(parts([(0, whole // 2)])), whole)
     assert not pays(ranges_of(parts([(0, whole * 9 // 10)])), whole)
-    assert not pays(ranges_of(parts([(2 * REQUEST, 10)] * 300)), whole)
+    assert not pays(ranges_of(parts([(2 * RANGE_COST, 10)] * 300)), whole)
     assert may_pay(whole // 100, whole)
     assert not may_pay(whole // 2, whole)
-    assert not may_pay(100, 2 * REQUEST)
+    assert not may_pay(100, 2 * RANGE_COST)
