@@ -7,7 +7,7 @@ is the right one, its diff_id decides.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from syncd.convert.decompress import Chunk
 from syncd.convert.parts.fetched import FetchedParts
@@ -28,9 +28,11 @@ def assembled(
     *,
     local: LocalParts,
     fetched: FetchedParts,
+    advance: Callable[[int], None],
 ) -> Iterator[Chunk]:
     """Yield the tar.
 
+    `advance` is called with each chunk, so that it can end the work where nothing is fetched.
     Raise ImageError where the table and the tar-split data contradict each other, LostFrameError
     where what was here is gone, and whatever fetching raises.
     """
@@ -51,11 +53,13 @@ def assembled(
                 if held:
                     yield held
                     held = bytearray()
+                advance(0)
                 yield content
                 del content  # a frame, which is in nobody's way when the next one comes
         nth = plan.ends[file]
         file += 1
         if len(held) >= _CHUNK:
+            advance(0)
             yield held
             held = bytearray()
     if file < files:

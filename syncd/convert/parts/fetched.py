@@ -44,16 +44,21 @@ class FetchedParts:
     def plain(self, part: Part) -> bytes:
         """Return the plain bytes of the next part; raise ImageError where it is another."""
         while part.offset >= self._end:
-            self._take(self._end - self._at)
+            self._pass(self._end)
             following = next(self._ranges, None)
             if following is None:
                 raise ImageError("a part lies where nothing was fetched")
             self._at, self._end = following.offset, following.offset + following.size
-        self._take(part.offset - self._at)
+        self._pass(part.offset)
         content = _decompressed(self._take(part.end - part.offset), part.size)
         if hashlib.sha256(content).digest() != part.digest:
             raise VerificationError(f"the part at byte {part.offset} has another digest")
         return content
+
+    def _pass(self, end: int) -> None:
+        """Pass over what lies before the byte `end`, a gap of any size, without holding it."""
+        while self._at < end:
+            self._take(min(end - self._at, _READ))
 
     def _take(self, size: int) -> bytes:
         while len(self._came) < size:

@@ -2,8 +2,9 @@
 
 Each kept layer carries the rows of its parts; the index is what these rows say together.  It is
 made in memory, for one conversion, from the layers that were used last, and holds a bounded number
-of parts.  What of it is lost is only fetched again.  A layer whose rows turn out not to be true is
-forgotten, on the disk as well, so that it costs one layer one attempt, and no later one any.
+of parts.  What of it is lost is only fetched again.  A layer that is damaged, or whose rows turn
+out not to be true, is forgotten, on the disk as well: it costs the layers under way one attempt,
+and no later one any.
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
+from array import array
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from itertools import islice
 from typing import NamedTuple
 
 from syncd.convert.frame_store import FrameStore
@@ -20,15 +23,19 @@ from syncd.convert.layer_record import LayerRecord
 from syncd.convert.parts.rows import ROW, Rows, decoded
 from syncd.convert.parts.table import DIGEST, Table
 from syncd.convert.scratch import KeptFile, ScratchSpace
-from syncd.errors import LostFrameError
+from syncd.errors import LimitError, LostFrameError
 from syncd.limits import Hold
 
 PARTS_MAX = 100_000
-"""Parts that the index holds at most."""
+"""Parts of a layer in the index at most; with so many different ones the index is full."""
+ROWS_MAX = 4 * PARTS_MAX
+"""Rows of all layers in the index at most; many layers have the same parts."""
 LAYERS_MAX = 128
-"""Kept layers that the index speaks of at most: each is an open file."""
+"""Kept layers that are opened at most, and stay open if the index speaks of them."""
 PART = ROW + 180
 """Bytes of memory that a part takes in the index, about."""
+KEPT_MAX = 256 << 10
+"""Bytes of a place in small contents at most: it is read as one."""
 _AT_ONCE = 64  # parts that are looked for together at first
 _NTH = 40  # bits for the number of a row
 _ROWS = (1 << _NTH) - 1
@@ -66,6 +73,14 @@ class Run(NamedTuple):
     places: Sequence[Place]
 
 
+class _Layer(NamedTuple):
+    """A kept layer and its rows; for each row the first one of the stretch that it lies in."""
+
+    kept: KeptFile
+    rows: Rows
+    begins: Sequence[int]
+
+
 class PartIndex:
     """What is here, for one conversion.  Safe to use from several threads.
 
@@ -78,9 +93,9 @@ class PartIndex:
         self._hold = hold
         self._lock = threading.Lock()
         self._files = ExitStack()
-        self._layers: list[tuple[KeptFile, Rows]] = []
+        self._layers: list[_Layer] = []
         self._intact: dict[int, bool] = {}
-        self._liars: set[int] = set()
+        self._forgotten: set[int] = set()
         self._known: dict[bytes, int] = {}
         self._filled = False
 
@@ -102,13 +117,15 @@ class PartIndex:
         Mostly these are all of a file, which takes one look.  Of a longer run the first parts alone
         may be returned, so that a look never costs more than the parts that it finds.
         """
-        found = self._known.get(table.digest(first))
         absent = Run(first, first + 1, ())
-        if found is None:
-            return absent
-        layer, row = found >> _NTH, found & _ROWS
-        if not self._is_intact(layer):
-            return absent
+        while True:
+            found = self._known.get(_key(table, first))
+            if found is None:
+                return absent
+            layer, row = found >> _NTH, found & _ROWS
+            if self._is_intact(layer):
+                break
+            self._forget({layer})
         count = min(end - first, _AT_ONCE)
         while not (places := self._places(layer, row, count, table, first)):
             count //= 2
@@ -124,17 +141,21 @@ class PartIndex:
 
     def read(self, layer: int, offset: int, size: int) -> bytes:
         """Return bytes of a kept layer's small contents; raise LostFrameError."""
-        kept, _ = self._layers[layer]
         try:
-            content = os.pread(kept.file.fileno(), size, offset)
+            content = os.pread(self._layers[layer].kept.file.fileno(), size, offset)
         except OSError as exc:
             raise LostFrameError("a kept layer cannot be read") from exc
         return content
 
-    def forget_liars(self, table: Table, read: Callable[[Place], memoryview]) -> bool:
-        """Forget the layers that gave other bytes than the parts of `table`; tell if there are any.
+    @property
+    def forgotten(self) -> int:
+        """How many layers were forgotten."""
+        return len(self._forgotten)
 
-        `read` returns the bytes of a place.  Raise what it raises.
+    def forget_liars(self, table: Table, read: Callable[[Place], memoryview]) -> None:
+        """Forget the layers that give other bytes than the parts of `table`.
+
+        `read` returns the bytes of a place, or raises LostFrameError: what is lost is no lie.
         """
         liars = set()
         first = 0
@@ -144,24 +165,36 @@ class PartIndex:
                     first += 1
                     continue
                 run = self.find(table, first, file_end)
-                if run.places and not _is_right(map(read, run.places), table, run):
-                    liars.add(run.places[0].layer)
+                with suppress(LostFrameError):
+                    if run.places and not _is_right(map(read, run.places), table, run):
+                        liars.add(run.places[0].layer)
                 first = run.end
+        self._forget(liars)
+
+    def _forget(self, layers: set[int]) -> None:
+        """Keep these layers no longer, and find nothing in them."""
         with self._lock:
-            for liar in liars - self._liars:
-                self._scratch.forget(self._layers[liar][0])
-            if liars - self._liars:
-                self._liars |= liars
-                self._know()
-        return bool(liars)
+            new = layers - self._forgotten
+            for layer in new:
+                self._scratch.forget(self._layers[layer].kept)
+            if new:
+                self._forgotten |= new
+                known: dict[bytes, int] = {}
+                for layer in range(len(self._layers)):
+                    if layer not in self._forgotten:
+                        self._learn(layer, known)
+                self._known = known
 
     def _places(
         self, layer: int, row: int, count: int, table: Table, first: int
     ) -> Sequence[Place]:
         """Return where the bytes of `count` rows lie, if they are these parts in one stretch."""
-        rows, last = self._layers[layer][1], row + count - 1
+        _, rows, begins = self._layers[layer]
+        last = row + count - 1
         if (
-            rows.digests[row * DIGEST : (last + 1) * DIGEST]
+            last >= len(begins)
+            or begins[last] > row
+            or rows.digests[row * DIGEST : (last + 1) * DIGEST]
             != table.digests[first * DIGEST : (first + count) * DIGEST]
             or rows.sizes[row : last + 1] != memoryview(table.sizes)[first : first + count]
         ):
@@ -169,11 +202,11 @@ class PartIndex:
         largest = self.frames.sizes.largest
         number, offset = rows.numbers[row], rows.offsets[row]
         size = sum(table.sizes[first : first + count])
-        stretch = (rows.numbers[last] - number) * largest + rows.offsets[last] - offset
-        if stretch != size - rows.sizes[last] or bool(number) != bool(rows.numbers[last]):
-            return ()
         if not number:
-            return (Kept(layer, offset, size),)
+            return [
+                Kept(layer, offset + at, min(size - at, KEPT_MAX))
+                for at in range(0, size, KEPT_MAX)
+            ]
         places: list[Place] = []
         for name in rows.frames[number - 1 : number + (offset + size - 1) // largest]:
             if not self.frames.has(name):
@@ -184,40 +217,66 @@ class PartIndex:
         return places if not size else ()
 
     def _fill(self) -> None:
-        """Take up the rows of the layers that were used last."""
-        count = 0
-        for kept in self._scratch.kept():
+        """Take up the rows of the layers that were used last, of those that there is room for."""
+        room = ROWS_MAX
+        for kept in islice(self._scratch.kept(), LAYERS_MAX):
             with ExitStack() as otherwise:
                 otherwise.enter_context(kept.file)
                 content = LayerRecord.parts_of(kept.file)
                 rows = decoded(content) if content else None
-                if rows is None or not rows.sizes:
+                if rows is None or not 0 < len(rows.sizes) <= min(room, PARTS_MAX):
                     continue
-                count += len(rows.sizes)
-                if count > PARTS_MAX or len(self._layers) == LAYERS_MAX:
-                    break
-                self._hold(len(rows.sizes) * PART)
+                room -= len(rows.sizes)
+                try:
+                    self._hold(len(rows.sizes) * PART)
+                except LimitError:
+                    return
                 otherwise.pop_all()
                 self._files.enter_context(kept.file)
-            self._layers.append((kept, rows))
-        self._know()
+            self._layers.append(_Layer(kept, rows, _begins(rows, self.frames.sizes.largest)))
+            self._learn(len(self._layers) - 1, self._known)
+            if len(self._known) >= PARTS_MAX:
+                return
 
-    def _know(self) -> None:
-        """Say together what the rows of all layers say that were not forgotten."""
-        known: dict[bytes, int] = {}
-        for layer, (_, rows) in enumerate(self._layers):
-            if layer not in self._liars:
-                base = layer << _NTH
-                for nth in range(len(rows.sizes)):
-                    known.setdefault(rows.digest(nth), base + nth)
-        self._known = known
+    def _learn(self, layer: int, known: dict[bytes, int]) -> None:
+        """Add what the rows of a layer say to what is known.
+
+        A part whose frames are gone here is perhaps known to an older layer.
+        """
+        rows, base = self._layers[layer].rows, layer << _NTH
+        gone = [not self.frames.has(name) for name in rows.frames]
+        all_here = not any(gone)
+        for nth in range(len(rows.sizes)):
+            if all_here or not any(gone[rows.frames_of(nth, self.frames.sizes.largest)]):
+                known.setdefault(_key(rows, nth), base + nth)
 
     def _is_intact(self, layer: int) -> bool:
         """Tell whether a kept layer is as it was written; it is read once to know."""
         intact = self._intact.get(layer)
         if intact is None:
-            intact = self._intact[layer] = LayerRecord.is_intact(self._layers[layer][0].file)
+            intact = self._intact[layer] = LayerRecord.is_intact(self._layers[layer].kept.file)
         return intact
+
+
+def _key(parts: Table | Rows, nth: int) -> bytes:
+    """Return what a part is known by: its digest and its size."""
+    return parts.digest(nth) + parts.sizes[nth].to_bytes(8, "little")
+
+
+def _begins(rows: Rows, largest: int) -> array[int]:
+    """Return for each row the first one of the stretch that it lies in, without a gap."""
+    begins = array("I")
+    begin = follows = 0
+    was_framed = False
+    for nth, (number, offset, size) in enumerate(
+        zip(rows.numbers, rows.offsets, rows.sizes, strict=True)
+    ):
+        at = number * largest + offset
+        if at != follows or bool(number) != was_framed:
+            begin = nth
+        begins.append(begin)
+        follows, was_framed = at + size, bool(number)
+    return begins
 
 
 def _is_right(contents: Iterable[memoryview], table: Table, run: Run) -> bool:

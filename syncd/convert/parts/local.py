@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from syncd.convert.parts.index import Framed, PartIndex, Place
+from syncd.convert.parts.index import KEPT_MAX, Framed, PartIndex, Place
 from syncd.errors import LostFrameError
-
-_WINDOW = 256 << 10  # bytes of a kept layer that are read at a time
 
 
 class LocalParts:
-    """Reads what is here.  One thread uses it: what lies together is read together."""
+    """Reads what is here.  One thread uses it: what lies together is read together.
+
+    Small contents that lie in another order cost a read each, of their own bytes alone.
+    """
 
     def __init__(self, index: PartIndex) -> None:
         self._index = index
@@ -29,7 +30,8 @@ class LocalParts:
             begin = place.offset - self._begin
             end = begin + place.size
             if place.layer != self._layer or begin < 0 or end > len(self._window):
-                size = max(place.size, _WINDOW)
+                follows = place.layer == self._layer and 0 <= begin < len(self._window) + KEPT_MAX
+                size = KEPT_MAX if follows else place.size
                 self._window = memoryview(self._index.read(place.layer, place.offset, size))
                 self._layer, self._begin, begin = place.layer, place.offset, 0
             content = self._window[begin : begin + place.size]

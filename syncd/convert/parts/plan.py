@@ -17,6 +17,8 @@ SOURCES_MAX = 400_000
 """Places that the contents of a layer come from at most."""
 SOURCE = 150
 """Bytes of memory that a source takes, about."""
+MISSING = 200
+"""Bytes of memory that a part takes beside it that is fetched, and its range."""
 _STEP = 256  # sources whose memory is counted at a time
 
 Source = Place | Part | int
@@ -28,13 +30,14 @@ class Plan:
     """Where the content of each file of a table comes from; the parts that are fetched.
 
     The sources of a file end before the number in `ends`.  `frames` is how often another frame of
-    an earlier template has to be decompressed.
+    an earlier template has to be decompressed, `framed` how many bytes are taken from them all.
     """
 
     sources: list[Source]
     ends: array[int]
     missing: list[Part]
     frames: int
+    framed: int
 
 
 def plan_of(table: Table, index: PartIndex, hold: Hold) -> Plan:
@@ -45,7 +48,7 @@ def plan_of(table: Table, index: PartIndex, hold: Hold) -> Plan:
     sources: list[Source] = []
     missing: list[Part] = []
     ends = array("Q")
-    first = counted = frames = 0
+    first = counted = held = frames = framed = 0
     frame = b""
     for end in table.file_ends:
         while first < end:
@@ -58,19 +61,22 @@ def plan_of(table: Table, index: PartIndex, hold: Hold) -> Plan:
                 missing.append(table.part(first - 1))
                 sources.append(missing[-1])
             for place in places:
-                if isinstance(place, Framed) and place.frame != frame:
-                    frame, frames = place.frame, frames + 1
+                if isinstance(place, Framed):
+                    framed += place.size
+                    if place.frame != frame:
+                        frame, frames = place.frame, frames + 1
                 sources.append(place)
             if len(sources) - counted >= _STEP:
-                counted = _counted(sources, counted, hold)
+                counted, held = len(sources), _held(sources, missing, held, hold)
         ends.append(len(sources))
-    _counted(sources, counted, hold)
-    return Plan(sources, ends, missing, frames)
+    _held(sources, missing, held, hold)
+    return Plan(sources, ends, missing, frames, framed)
 
 
-def _counted(sources: list[Source], counted: int, hold: Hold) -> int:
-    """Tell how much memory the sources take that were not counted; return how many are counted."""
-    hold(SOURCE * (len(sources) - counted))
+def _held(sources: list[Source], missing: list[Part], held: int, hold: Hold) -> int:
+    """Tell how much memory a plan takes beyond what is held for it; return how much that is."""
     if len(sources) > SOURCES_MAX:
         raise ImageError(f"its parts lie in more than {SOURCES_MAX} places")
-    return len(sources)
+    taken = SOURCE * len(sources) + MISSING * len(missing)
+    hold(taken - held)
+    return taken

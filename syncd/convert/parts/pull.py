@@ -18,7 +18,7 @@ from syncd.convert.capacity import Share
 from syncd.convert.parts import rows
 from syncd.convert.parts.assembly import assembled
 from syncd.convert.parts.fetched import PART_MAX, FetchedParts
-from syncd.convert.parts.index import PartIndex
+from syncd.convert.parts.index import PARTS_MAX, PartIndex
 from syncd.convert.parts.local import LocalParts
 from syncd.convert.parts.plan import Plan, plan_of
 from syncd.convert.parts.positions import Positions, Stretch
@@ -43,15 +43,22 @@ from syncd.tar import Member
 _TOLD = 3  # layers whose tables are said to be wrong
 _AGAIN = 4  # times that a layer is put together without the layers that lied before
 _FEW = 64 << 20  # bytes that are decompressed without a second thought
-_DECOMPRESSED = 4  # times the bytes of a layer that may be decompressed to put it together
+_COPIES = 4  # of rows, while they are joined
+_DECOMPRESSED = 4  # times the bytes that are taken from frames may be decompressed for them
 
 
 class _Held:
-    """Memory that a layer's tables take, and that is given back."""
+    """Memory that a layer's tables take, and that is given back at the end of the context."""
 
     def __init__(self, hold: Hold) -> None:
         self._hold = hold
         self._amount = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.free()
 
     def hold(self, amount: int) -> None:
         """Hold so many bytes more; raise what the hold of all raises."""
@@ -140,11 +147,8 @@ class PartialPulls:
 
         What that takes of the memory is given back at the end.
         """
-        held = _Held(self._share.hold)
-        try:
+        with _Held(self._share.hold) as held:
             yield self._look(layer, held)
-        finally:
-            held.free()
 
     def _look(self, layer: Layer, held: _Held) -> Prospect | None:
         blob = layer.descriptor
@@ -182,14 +186,14 @@ class PartialPulls:
             return None
         with self._doubting(prospect.layer):
             for _ in range(_AGAIN):
-                held = _Held(self._share.hold)
+                forgotten = self._index.forgotten
                 try:
-                    return self._pull(prospect, table, tar_split, until_over, held)
+                    with _Held(self._share.hold) as held:
+                        return self._pull(prospect, table, tar_split, until_over, held)
                 except VerificationError:
-                    if not self._forget_liars(table):
-                        raise
-                finally:
-                    held.free()
+                    self._forget_liars(table)
+                    if self._index.forgotten == forgotten:
+                        raise  # no layer was forgotten meanwhile, for this one or another
         return None
 
     def _pull(
@@ -204,7 +208,7 @@ class PartialPulls:
         with self._share.working():
             plan = plan_of(table, self._index, held.hold)
             ranges = ranges_of(plan.missing)
-        if not pays(ranges, blob.size) or not self._is_light(plan, table):
+        if not pays(ranges, blob.size) or not self._is_light(plan):
             return None
         own = self._resources.budget.share()
         with _refunded(own):
@@ -225,7 +229,9 @@ class PartialPulls:
                     closing(segments(tar_split, place, table.tar_split, own.hold))
                 )
                 local = LocalParts(self._index)
-                chunks = assembled(table, plan, parts, local=local, fetched=fetched)
+                chunks = assembled(
+                    table, plan, parts, local=local, fetched=fetched, advance=advance
+                )
                 return unpack_plain(
                     chunks, layer, self._resources, own, lambda members: self._rows(table, members)
                 )
@@ -241,8 +247,7 @@ class PartialPulls:
         if prospect is None or layer in self._doubted:
             return unpack(blob, layer, self._resources, advance)
         say: SayParts | None = None
-        held = _Held(self._share.hold)
-        try:
+        with _Held(self._share.hold) as held:
             if prospect.table is not None:
                 say = partial(self._rows, prospect.table)
             else:
@@ -251,8 +256,6 @@ class PartialPulls:
                     blob = passing = PassingTable(blob, prospect.positions.table)
                     say = partial(self._say, prospect, passing, held)
             return unpack(blob, layer, self._resources, advance, say)
-        finally:
-            held.free()
 
     def _say(
         self, prospect: Prospect, passing: PassingTable, held: _Held, members: Sequence[Member]
@@ -264,18 +267,23 @@ class PartialPulls:
         return b""
 
     def _rows(self, table: Table, members: Sequence[Member]) -> bytes:
-        return rows.encoded(table, members, self._resources.frames.sizes)
+        """Return the rows of a layer; none where they are more than an index takes."""
+        if len(table.sizes) > PARTS_MAX:
+            return b""
+        with _Held(self._share.hold) as held:
+            held.hold(_COPIES * rows.ROW * len(table.sizes))
+            return rows.encoded(table, members, self._resources.frames.sizes)
 
-    def _forget_liars(self, table: Table) -> bool:
+    def _forget_liars(self, table: Table) -> None:
         """Forget the layers that do not have the parts that their tables name."""
         with self._share.working():
-            return self._index.forget_liars(table, LocalParts(self._index).content)
+            self._index.forget_liars(table, LocalParts(self._index).content)
 
-    def _is_light(self, plan: Plan, table: Table) -> bool:
+    def _is_light(self, plan: Plan) -> bool:
         """Tell whether it takes neither much memory nor much work to follow a plan."""
         decompressed = plan.frames * self._resources.frames.sizes.largest
-        bound = _DECOMPRESSED * sum(table.file_sizes)
-        return decompressed <= bound + _FEW and not any(map(_is_large, plan.missing))
+        bound = _DECOMPRESSED * plan.framed + _FEW
+        return decompressed <= bound and not any(map(_is_large, plan.missing))
 
     def _fetch(self, blob: Descriptor, places: Sequence[Stretch], held: _Held) -> list[bytes]:
         """Return what lies in these places of a blob."""

@@ -39,18 +39,25 @@ class Rows(NamedTuple):
         """Return the digest of a row's part."""
         return bytes(self.digests[nth * DIGEST : (nth + 1) * DIGEST])
 
+    def frames_of(self, nth: int, largest: int) -> slice:
+        """Return where in `frames` those are that a row's part lies in; frames hold `largest`."""
+        number = self.numbers[nth]
+        if not number:
+            return slice(0)
+        return slice(number - 1, number + (self.offsets[nth] + self.sizes[nth] - 1) // largest)
+
 
 def encoded(table: Table, members: Iterable[Member], sizes: FrameSizes) -> bytes:
     """Return the rows of a layer whose members are where they stay.
 
-    The files of the table are the members that have a content, in their order; from the first one
-    on that is another file, nothing is known of any.
+    The files of the table are those of the layer that are not empty, in their order; from the first
+    one on that is another file, nothing is known of any.
     """
     frames: list[bytes] = []
     numbers, offsets = array("I"), array("Q")
     first = file = 0
     for member in members:
-        if not (member.frames or member.extents):
+        if not member.size:
             continue
         if file == len(table.file_sizes) or table.file_sizes[file] != member.size:
             break

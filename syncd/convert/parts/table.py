@@ -56,7 +56,8 @@ class Table:
     """The parts of all files that have a content, in the order of the tar, column by column.
 
     Part by part: `digests` are DIGEST bytes each, `sizes` plain bytes, and the zstd frames lie from
-    `offsets` to `ends` of the blob.  A part without frames is zeros, and its digest means nothing.
+    `offsets` to `ends` of the blob.  A part without frames is zeros; so is each byte of its
+    digest, and of no other part's.
     File by file: the parts of a file end before the number in `file_ends`; `file_sizes` are bytes.
     """
 
@@ -183,6 +184,8 @@ class _Files:
             digest = _ZEROS
         elif kind != "":
             raise ImageError("a part is of an unknown type")
+        elif digest == _ZEROS:
+            raise ImageError("a part has the digest that stands for zeros")
         if not isinstance(digest, str) or not _HEX.fullmatch(digest):
             raise ImageError("a part has no digest")
         if type(size) is not int or type(offset) is not int:

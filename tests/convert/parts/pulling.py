@@ -17,6 +17,7 @@ from syncd.oci.layout import Layout
 from syncd.oci.manifest import Descriptor, Reader
 from syncd.oci.range_reader import Range, RangeReader
 from syncd.oci.source import OpenedImage, open_image
+from syncd.progress import Progress, Silence
 from tests.images import Layer, image, write_layout
 
 
@@ -36,6 +37,7 @@ class Puller:
     spoil: Callable[[OpenedImage], OpenedImage] = lambda opened: opened
     act: Convert = convert
     limits: Limits = field(default_factory=Limits)
+    progress: Progress = field(default_factory=Silence)
 
     def pull(self, *layers: Layer, level: int = 1) -> bytes:
         """Convert the image of these layers; return the template."""
@@ -44,7 +46,12 @@ class Puller:
         template, table = place / "template.tar.zst", place / "table"
         kept = ScratchSpace(place, self.folder / "kept")
         options = Options(
-            kept, level=level, earlier=list(self.earlier), table=table, limits=self.limits
+            kept,
+            level=level,
+            earlier=list(self.earlier),
+            table=table,
+            limits=self.limits,
+            progress=self.progress,
         )
         self.asked.clear()
         self.whole.clear()
