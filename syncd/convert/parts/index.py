@@ -50,12 +50,13 @@ class Kept(NamedTuple):
 
 
 class Framed(NamedTuple):
-    """Plain bytes of a frame; a row of the layer says so."""
+    """Plain bytes of a frame, which has `whole` bytes; a row of the layer says so."""
 
     layer: int
     frame: bytes
     offset: int
     size: int
+    whole: int
 
 
 Place = Kept | Framed
@@ -74,11 +75,16 @@ class Run(NamedTuple):
 
 
 class _Layer(NamedTuple):
-    """A kept layer and its rows; for each row the first one of the stretch that it lies in."""
+    """A kept layer and its rows.
+
+    `begins` has for each row the first one of the stretch that it lies in, `wholes` for each frame
+    its plain bytes.
+    """
 
     kept: KeptFile
     rows: Rows
     begins: Sequence[int]
+    wholes: Sequence[int]
 
 
 class PartIndex:
@@ -189,7 +195,7 @@ class PartIndex:
         self, layer: int, row: int, count: int, table: Table, first: int
     ) -> Sequence[Place]:
         """Return where the bytes of `count` rows lie, if they are these parts in one stretch."""
-        _, rows, begins = self._layers[layer]
+        _, rows, begins, wholes = self._layers[layer]
         last = row + count - 1
         if (
             last >= len(begins)
@@ -208,10 +214,11 @@ class PartIndex:
                 for at in range(0, size, KEPT_MAX)
             ]
         places: list[Place] = []
-        for name in rows.frames[number - 1 : number + (offset + size - 1) // largest]:
+        for nth in range(number - 1, number + (offset + size - 1) // largest):
+            name = rows.frames[nth]
             if not self.frames.has(name):
                 return ()
-            piece = Framed(layer, name, offset, min(size, largest - offset))
+            piece = Framed(layer, name, offset, min(size, largest - offset), wholes[nth])
             places.append(piece)
             size, offset = size - piece.size, 0
         return places if not size else ()
@@ -233,7 +240,7 @@ class PartIndex:
                     return
                 otherwise.pop_all()
                 self._files.enter_context(kept.file)
-            self._layers.append(_Layer(kept, rows, _begins(rows, self.frames.sizes.largest)))
+            self._layers.append(_Layer(kept, rows, *_stretches(rows, self.frames.sizes.largest)))
             self._learn(len(self._layers) - 1, self._known)
             if len(self._known) >= PARTS_MAX:
                 return
@@ -263,9 +270,9 @@ def _key(parts: Table | Rows, nth: int) -> bytes:
     return parts.digest(nth) + parts.sizes[nth].to_bytes(8, "little")
 
 
-def _begins(rows: Rows, largest: int) -> array[int]:
-    """Return for each row the first one of the stretch that it lies in, without a gap."""
-    begins = array("I")
+def _stretches(rows: Rows, largest: int) -> tuple[array[int], array[int]]:
+    """Return what is known of a layer by its rows: `begins` and `wholes`."""
+    begins, wholes = array("I"), array("I", bytes(4 * len(rows.frames)))
     begin = follows = 0
     was_framed = False
     for nth, (number, offset, size) in enumerate(
@@ -276,7 +283,12 @@ def _begins(rows: Rows, largest: int) -> array[int]:
             begin = nth
         begins.append(begin)
         follows, was_framed = at + size, bool(number)
-    return begins
+        if number:
+            last = number - 1 + (offset + size - 1) // largest
+            for full in range(number - 1, last):
+                wholes[full] = largest
+            wholes[last] = max(wholes[last], (offset + size - 1) % largest + 1)
+    return begins, wholes
 
 
 def _is_right(contents: Iterable[memoryview], table: Table, run: Run) -> bool:

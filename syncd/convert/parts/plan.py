@@ -29,14 +29,15 @@ Source = Place | Part | int
 class Plan:
     """Where the content of each file of a table comes from; the parts that are fetched.
 
-    The sources of a file end before the number in `ends`.  `frames` is how often another frame of
-    an earlier template has to be decompressed, `framed` how many bytes are taken from them all.
+    The sources of a file end before the number in `ends`.  `decompressed` are the bytes of all
+    frames of earlier templates that the sources need, one after the other; `framed` are those that
+    are taken from them.
     """
 
     sources: list[Source]
     ends: array[int]
     missing: list[Part]
-    frames: int
+    decompressed: int
     framed: int
 
 
@@ -48,7 +49,7 @@ def plan_of(table: Table, index: PartIndex, hold: Hold) -> Plan:
     sources: list[Source] = []
     missing: list[Part] = []
     ends = array("Q")
-    first = counted = held = frames = framed = 0
+    first = counted = held = decompressed = framed = 0
     frame = b""
     for end in table.file_ends:
         while first < end:
@@ -64,13 +65,14 @@ def plan_of(table: Table, index: PartIndex, hold: Hold) -> Plan:
                 if isinstance(place, Framed):
                     framed += place.size
                     if place.frame != frame:
-                        frame, frames = place.frame, frames + 1
+                        frame = place.frame
+                        decompressed += place.whole
                 sources.append(place)
             if len(sources) - counted >= _STEP:
                 counted, held = len(sources), _held(sources, missing, held, hold)
         ends.append(len(sources))
     _held(sources, missing, held, hold)
-    return Plan(sources, ends, missing, frames, framed)
+    return Plan(sources, ends, missing, decompressed, framed)
 
 
 def _held(sources: list[Source], missing: list[Part], held: int, hold: Hold) -> int:

@@ -281,9 +281,8 @@ class PartialPulls:
 
     def _is_light(self, plan: Plan) -> bool:
         """Tell whether it takes neither much memory nor much work to follow a plan."""
-        decompressed = plan.frames * self._resources.frames.sizes.largest
         bound = _DECOMPRESSED * plan.framed + _FEW
-        return decompressed <= bound and not any(map(_is_large, plan.missing))
+        return plan.decompressed <= bound and not any(map(_is_large, plan.missing))
 
     def _fetch(self, blob: Descriptor, places: Sequence[Stretch], held: _Held) -> list[bytes]:
         """Return what lies in these places of a blob."""

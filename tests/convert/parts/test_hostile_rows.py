@@ -193,9 +193,7 @@ def _frames(table: Path, template: bytes, content: bytes) -> list[tuple[int, int
 def test_zeros_pay_for_no_frames(puller: Puller, tmp_path: Path) -> None:
     """Zeros, which cost an image nothing, do not allow it to have more decompressed."""
     begins = b"aaaaaa" + MARK, b"bbbbbb" + MARK
-    large = [
-        begin + NOISE[at : at + 400_000] for begin, at in zip(begins, (0, 400_000), strict=True)
-    ]
+    large = [begins[nth] + NOISE[nth * 1_500_000 :][:1_500_000] for nth in range(2)]
     puller.pull(chunked_layer(tar(file("a", large[0]), file("b", large[1]))))
     turns = file("turns", (begins[0] + begins[1]) * 50)
     hostile = chunked_layer(
@@ -203,6 +201,15 @@ def test_zeros_pay_for_no_frames(puller: Puller, tmp_path: Path) -> None:
     )
     assert puller.pull(hostile) == pulled_whole(tmp_path, hostile)
     assert puller.whole == [digest(hostile.stored)]
+
+
+def test_many_small_frames(puller: Puller, tmp_path: Path) -> None:
+    """A frame that is smaller than frames may be costs no more than it has."""
+    files = [file(f"{nth}", NOISE[nth * 40_000 :][:70_000]) for nth in range(60)]
+    puller.pull(chunked_layer(tar(*files)))
+    moved = chunked_layer(tar(directory("moved"), *files))
+    assert puller.pull(moved) == pulled_whole(tmp_path, moved)
+    assert puller.whole == []
 
 
 def test_long_stretch(puller: Puller, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
