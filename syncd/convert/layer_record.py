@@ -67,7 +67,8 @@ class LayerRecord:
         `hold` is told how much memory the members take.
         """
         try:
-            if not cls.is_intact(file):
+            end = os.fstat(file.fileno()).st_size - _DIGEST
+            if end < 0 or _digest(file, end) != os.pread(file.fileno(), _DIGEST, end):
                 raise StorageError("a kept layer is damaged")
             foot = _foot(file)
             if foot is None:
@@ -76,15 +77,6 @@ class LayerRecord:
             return cls(members, foot.unpacked, foot.metadata, foot.path, foot.header)
         except OSError as exc:
             raise StorageError(f"a kept layer cannot be read: {exc.strerror}") from exc
-
-    @staticmethod
-    def is_intact(file: BinaryIO) -> bool:
-        """Tell whether a kept file is as it was written; all of it is read."""
-        try:
-            end = os.fstat(file.fileno()).st_size - _DIGEST
-            return end >= 0 and _digest(file, end) == os.pread(file.fileno(), _DIGEST, end)
-        except OSError:
-            return False
 
     @staticmethod
     def parts_of(file: BinaryIO, bound: int = _PARTS) -> bytes:

@@ -100,7 +100,6 @@ class PartIndex:
         self._lock = threading.Lock()
         self._files = ExitStack()
         self._layers: list[_Layer] = []
-        self._intact: dict[int, bool] = {}
         self._forgotten: set[int] = set()
         self._known: dict[bytes, int] = {}
         self._filled = False
@@ -124,14 +123,10 @@ class PartIndex:
         may be returned, so that a look never costs more than the parts that it finds.
         """
         absent = Run(first, first + 1, ())
-        while True:
-            found = self._known.get(_key(table, first))
-            if found is None:
-                return absent
-            layer, row = found >> _NTH, found & _ROWS
-            if self._is_intact(layer):
-                break
-            self._forget({layer})
+        found = self._known.get(_key(table, first))
+        if found is None:
+            return absent
+        layer, row = found >> _NTH, found & _ROWS
         count = min(end - first, _AT_ONCE)
         while not (places := self._places(layer, row, count, table, first)):
             count //= 2
@@ -175,12 +170,8 @@ class PartIndex:
                     if run.places and not _is_right(map(read, run.places), table, run):
                         liars.add(run.places[0].layer)
                 first = run.end
-        self._forget(liars)
-
-    def _forget(self, layers: set[int]) -> None:
-        """Keep these layers no longer, and find nothing in them."""
         with self._lock:
-            new = layers - self._forgotten
+            new = liars - self._forgotten
             for layer in new:
                 self._scratch.forget(self._layers[layer].kept)
             if new:
@@ -256,13 +247,6 @@ class PartIndex:
         for nth in range(len(rows.sizes)):
             if all_here or not any(gone[rows.frames_of(nth, self.frames.sizes.largest)]):
                 known.setdefault(_key(rows, nth), base + nth)
-
-    def _is_intact(self, layer: int) -> bool:
-        """Tell whether a kept layer is as it was written; it is read once to know."""
-        intact = self._intact.get(layer)
-        if intact is None:
-            intact = self._intact[layer] = LayerRecord.is_intact(self._layers[layer].kept.file)
-        return intact
 
 
 def _key(parts: Table | Rows, nth: int) -> bytes:
