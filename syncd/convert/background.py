@@ -8,14 +8,12 @@ until then what the helper reads.
 from __future__ import annotations
 
 import hashlib
-import os
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from typing import Generic, Protocol, Self, TypeVar
 
-from syncd.errors import StorageError
 from syncd.oci import Digest, Reader
 from syncd.tar import BLOCK
 
@@ -23,8 +21,6 @@ A = TypeVar("A")
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
-_STEP = 4 << 20  # bytes of a file that are worth waking a thread for
-_READ = 1 << 20
 _SOON = 0.05  # seconds within which bytes come that count as not waited for
 
 
@@ -159,52 +155,3 @@ class Digester:
     def _settle(self) -> None:
         if self._last is not None:
             self._last.result()
-
-
-class Follower:
-    """Computes the digest of a file that grows, from the byte `start` on, on a thread of its own.
-
-    The thread reads the file after the writer.  It may fall behind as far as it likes: bytes that
-    it has yet to read wait in the file, which the kernel still holds in memory.
-    """
-
-    def __init__(self, fd: int, start: int) -> None:
-        self._fd = fd
-        self._at = self._told = start
-        self._hasher = hashlib.sha256()
-        self._buffer = memoryview(bytearray(_READ))
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="digest")
-        self._steps: list[Future[None]] = []
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._thread.shutdown(cancel_futures=True)
-
-    def is_behind(self, end: int) -> bool:
-        """Tell whether the file, grown to `end` bytes, is worth a call of `follow`."""
-        return end - self._told >= _STEP
-
-    def follow(self, end: int) -> None:
-        """Go on up to the byte `end` in the background; the bytes before it will not change."""
-        self._steps.append(self._thread.submit(self._read, end))
-        self._told = end
-
-    def digest(self, end: int) -> Digest:
-        """Return the digest of all up to `end`; raise StorageError when it cannot be read."""
-        self.follow(end)
-        for step in self._steps:
-            step.result()
-        return Digest("sha256", self._hasher.hexdigest())
-
-    def _read(self, end: int) -> None:
-        while self._at < end:
-            try:
-                got = os.preadv(self._fd, [self._buffer[: end - self._at]], self._at)
-            except OSError as exc:
-                raise StorageError(f"what was written cannot be read: {exc.strerror}") from exc
-            if not got:
-                raise StorageError("what was written is not there any more")
-            self._hasher.update(self._buffer[:got])
-            self._at += got

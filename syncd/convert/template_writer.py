@@ -23,7 +23,7 @@ from zlib import crc32
 
 import zstandard
 
-from syncd.convert.background import Digester, Follower, Helper
+from syncd.convert.background import Digester, Helper
 from syncd.convert.capacity import FRAME
 from syncd.convert.frame_store import THREADS, Frame, FrameSizes, FrameStore, FrameTable
 from syncd.convert.overlay import Entry
@@ -76,10 +76,10 @@ class Cut(NamedTuple):
 
 
 class StoredFrame(NamedTuple):
-    """Part of the tar: a frame that the frame store has; `length` counts its plain bytes."""
+    """Part of the tar: a frame that the frame store has; `size` counts its plain bytes."""
 
     name: bytes
-    length: int
+    size: int
 
 
 Piece = bytes | Stretch | Zeros
@@ -134,25 +134,29 @@ def _split(piece: Piece, at: int) -> tuple[Piece, Piece]:
     return Stretch(fd, offset, at), Stretch(fd, offset + at, length - at)
 
 
-class _Compressed(NamedTuple):
-    """A frame and its bytes; the size of its plain bytes, and these if they are wanted."""
+class _Batch(NamedTuple):
+    """Some frames: their bytes, one behind the other, and plain bytes, if they are wanted."""
 
-    frame: Frame
+    frames: Sequence[Frame]
     stored: bytes
     size: int
-    plain: bytes
+    plain: Sequence[bytes]
 
 
 class _Compressor:
-    """Makes or loads the frames of a template on several threads; gives them in their order."""
+    """Makes or loads the frames of a template on several threads; gives them in their order.
+
+    A thread is given some frames at a time, of as many plain bytes as a frame may have.
+    """
 
     def __init__(self, frames: FrameStore, threads: int, *, keep_plain: bool) -> None:
         self._frames = frames
         self._keep_plain = keep_plain
         self._own = threading.local()
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="compress")
-        self._waiting: deque[Future[_Compressed]] = deque()
-        self._under_way = 0
+        self._waiting: deque[Future[_Batch]] = deque()
+        self._next: list[_FramePlan | StoredFrame] = []
+        self._next_size = self._under_way = 0
 
     def __enter__(self) -> Self:
         return self
@@ -162,30 +166,45 @@ class _Compressor:
 
     def add(self, part: _FramePlan | StoredFrame) -> None:
         """Take the next frame of the tar."""
-        if isinstance(part, _FramePlan):
-            self._waiting.append(self._threads.submit(self._compress, part))
-            self._under_way += part.size
-        else:
-            self._waiting.append(self._threads.submit(self._load, part))
-            self._under_way += part.length
+        if self._next_size + part.size > self._frames.sizes.largest:
+            self._begin()
+        self._next.append(part)
+        self._next_size += part.size
 
-    def finished(self, bound: int) -> Iterator[_Compressed]:
+    def end(self) -> None:
+        """Hear that no more frames come."""
+        self._begin()
+
+    def finished(self, bound: int) -> Iterator[_Batch]:
         """Yield the next frames that are finished; wait while more than `bound` bytes are not."""
         while self._waiting and (self._waiting[0].done() or self._under_way > bound):
             finished = self._waiting.popleft().result()
             self._under_way -= finished.size
             yield finished
 
-    def _compress(self, part: _FramePlan) -> _Compressed:
-        buffer = self._buffer()[: part.size]
-        part.fill(buffer)
-        frame, stored = self._frames.make(buffer)
-        return _Compressed(frame, stored, part.size, bytes(buffer) if self._keep_plain else b"")
+    def _begin(self) -> None:
+        """Give the frames that came to a thread."""
+        if self._next:
+            self._waiting.append(self._threads.submit(self._make, self._next, self._next_size))
+            self._under_way += self._next_size
+            self._next, self._next_size = [], 0
 
-    def _load(self, part: StoredFrame) -> _Compressed:
-        frame, stored = self._frames.get(part.name)
-        plain = self._plain(stored) if self._keep_plain else b""
-        return _Compressed(frame, stored, part.length, plain)
+    def _make(self, parts: Sequence[_FramePlan | StoredFrame], size: int) -> _Batch:
+        frames, contents, plain = [], [], []
+        for part in parts:
+            if isinstance(part, _FramePlan):
+                buffer = self._buffer()[: part.size]
+                part.fill(buffer)
+                frame, stored = self._frames.make(buffer)
+                if self._keep_plain:
+                    plain.append(bytes(buffer))
+            else:
+                frame, stored = self._frames.get(part.name)
+                if self._keep_plain:
+                    plain.append(self._plain(stored))
+            frames.append(frame)
+            contents.append(stored)
+        return _Batch(frames, b"".join(contents), size, plain)
 
     def _buffer(self) -> memoryview:
         if not hasattr(self._own, "buffer"):
@@ -229,31 +248,30 @@ def write(
     written: list[Frame] = []
     with (
         _Compressor(frames, threads, keep_plain=with_diff_id) as compressor,
-        Follower(output.fileno(), start) as whole,
-        Helper("plain") as helper,
+        Helper("digest") as helper,
+        Helper("plain") as plain_helper,
     ):
-        plain = Digester(helper)
+        whole, plain = Digester(helper), Digester(plain_helper)
 
         def put(bound: int) -> None:
             nonlocal end, plain_size
-            for frame, stored, size, content in compressor.finished(bound):
-                room(frame.size)
-                output.write(stored)
-                end += frame.size
-                if whole.is_behind(end):
-                    output.flush()
-                    whole.follow(end)
-                if with_diff_id:
+            for batch in compressor.finished(bound):
+                room(len(batch.stored))
+                output.write(batch.stored)
+                whole.update(batch.stored)
+                for content in batch.plain:
                     plain.update(content)
-                hold(FRAME)
-                written.append(frame)
-                plain_size += size
-                advance(size)
+                hold(FRAME * len(batch.frames))
+                written.extend(batch.frames)
+                end += len(batch.stored)
+                plain_size += batch.size
+                advance(batch.size)
 
         try:
             for part in _parts(plan, contents, allowance, frames.sizes):
                 compressor.add(part)
                 put(_BYTES_UNDER_WAY)
+            compressor.end()
             put(0)
             output.flush()
         except OSError as exc:
@@ -263,7 +281,7 @@ def write(
         return WrittenTemplate(
             end - start,
             plain_size,
-            whole.digest(end),
+            whole.digest(),
             plain.digest() if with_diff_id else None,
             FrameTable(frames.level, start, tuple(written)) if frames.remembered else None,
         )

@@ -175,6 +175,7 @@ class Syncd(Client):
         self.config = folder / "syncd.toml"
         self._process: subprocess.Popen[bytes] | None = None
         self._within = within
+        self._watched = len(set(images))
         folder.mkdir(parents=True)
         self.storage.mkdir(exist_ok=True)
         for name, secret in [
@@ -194,7 +195,7 @@ class Syncd(Client):
     def __enter__(self) -> Syncd:
         self.start()
         # A daemon that starts for the first time looks at everything it watches.
-        wait_for("the end of the first jobs", self._idle, timeout=120)
+        wait_for("the end of the first jobs", self._began, timeout=120)
         return self
 
     def __exit__(
@@ -261,8 +262,10 @@ class Syncd(Client):
             check=False,
         )
 
-    def _idle(self) -> bool:
-        return all(job["state"] == "done" for job in self.jobs())
+    def _began(self) -> bool:
+        """Tell whether what is watched was looked at once."""
+        jobs = self.jobs()
+        return len(jobs) >= self._watched and all(job["state"] == "done" for job in jobs)
 
     def _ready(self) -> bool:
         assert self._process is not None
