@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import shutil
 import statistics
@@ -18,7 +19,7 @@ from tests.e2e.command import CACHE, run, wait_for
 from tests.e2e.daemon import Job, Syncd
 
 RUNS = 5
-_SETTLING = 3.0  # seconds
+_MEMORY = 1200 << 20  # bytes that a job takes at most, with the files that it leaves in the cache
 SYNCD = Path(sys.executable).with_name("syncd")
 FOLDER = CACHE / "bench"
 
@@ -27,6 +28,7 @@ console = Console(highlight=False, soft_wrap=True, width=140)
 
 def job_time(daemon: Syncd, reference: str) -> float:
     """Return how long a job of the daemon takes, in seconds.  To ask often would cost, too."""
+    touch_memory()
     (submitted,) = daemon.request_sync([reference]).body["jobs"]
 
     def done() -> Job | None:
@@ -40,13 +42,20 @@ def job_time(daemon: Syncd, reference: str) -> float:
 
 
 def removed(folder: Path) -> None:
-    """Remove a folder, and wait for the disk, so that no clock runs while it makes room.
-
-    A disk that discards what was removed does so for a while after it was flushed.
-    """
+    """Remove a folder, and wait for the disk, so that no clock runs while it makes room."""
     shutil.rmtree(folder, ignore_errors=True)
     os.sync()
-    time.sleep(_SETTLING)
+
+
+def touch_memory() -> None:
+    """Use free memory for a moment, so that no clock runs while a host gives it.
+
+    A virtual machine gives free pages back to its host after some seconds (Linux: free page
+    reporting), and waits some milliseconds for each MiB of them that it uses again.
+    """
+    size = min(_MEMORY, os.sysconf("SC_AVPHYS_PAGES") * mmap.PAGESIZE // 2)
+    with mmap.mmap(-1, size) as memory:
+        memory[:: mmap.PAGESIZE] = bytes(-(-size // mmap.PAGESIZE))
 
 
 def peak_memory(*argv: str | Path) -> float:
@@ -61,6 +70,7 @@ def peak_memory(*argv: str | Path) -> float:
 
 def timed(act: Callable[[], object]) -> float:
     """Return how long an act takes, in seconds."""
+    touch_memory()
     began = time.perf_counter()
     act()
     return time.perf_counter() - began
