@@ -123,6 +123,16 @@ def test_own_disk_fails(tmp_path: Path) -> None:
         assert not isinstance(told.value, LostFrameError)
 
 
+def test_own_frame_cut(tmp_path: Path) -> None:
+    """A frame of this conversion that is shorter than it was is not given out."""
+    scratch = ScratchSpace(tmp_path).new()
+    with FrameStore(3, scratch) as frames:
+        name = put(frames, PLAIN[0])
+        os.truncate(scratch.file.fileno(), 5)
+        with pytest.raises(LostFrameError):
+            frames.get(name)
+
+
 def test_several_templates(spool: ScratchSpace, earlier: tuple[Path, FrameTable]) -> None:
     """A frame is found in whichever template has it; the first counts."""
     path, table = earlier

@@ -143,7 +143,7 @@ def test_rows_of_many_parts(
     """A layer of more parts than the index takes keeps no other layer out of it."""
     monkeypatch.setattr(index, "PARTS_MAX", 300)
     puller.pull(small_files("one", 0, 200))
-    many = small_files("two", 0, 400)
+    many = small_files("two", 300, 700)
     puller.pull(many)
     used_last(puller, many)
     again = small_files("three", 0, 200)
