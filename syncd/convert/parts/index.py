@@ -14,7 +14,7 @@ import os
 import threading
 from array import array
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from itertools import islice
 from typing import NamedTuple
 
@@ -39,6 +39,7 @@ KEPT_MAX = 256 << 10
 _AT_ONCE = 64  # parts that are looked for together at first
 _NTH = 40  # bits for the number of a row
 _ROWS = (1 << _NTH) - 1
+_FRAMES = 1 << 50  # where frames begin, were they behind the small contents
 
 
 class Kept(NamedTuple):
@@ -156,7 +157,7 @@ class PartIndex:
     def forget_liars(self, table: Table, read: Callable[[Place], memoryview]) -> None:
         """Forget the layers that give other bytes than the parts of `table`.
 
-        `read` returns the bytes of a place, or raises LostFrameError: what is lost is no lie.
+        `read` returns the bytes of a place.  Raise what it raises.
         """
         liars = set()
         first = 0
@@ -166,9 +167,8 @@ class PartIndex:
                     first += 1
                     continue
                 run = self.find(table, first, file_end)
-                with suppress(LostFrameError):
-                    if run.places and not _is_right(map(read, run.places), table, run):
-                        liars.add(run.places[0].layer)
+                if run.places and not _is_right(map(read, run.places), table, run):
+                    liars.add(run.places[0].layer)
                 first = run.end
         with self._lock:
             new = liars - self._forgotten
@@ -258,15 +258,14 @@ def _stretches(rows: Rows, largest: int) -> tuple[array[int], array[int]]:
     """Return what is known of a layer by its rows: `begins` and `wholes`."""
     begins, wholes = array("I"), array("I", bytes(4 * len(rows.frames)))
     begin = follows = 0
-    was_framed = False
     for nth, (number, offset, size) in enumerate(
         zip(rows.numbers, rows.offsets, rows.sizes, strict=True)
     ):
-        at = number * largest + offset
-        if at != follows or bool(number) != was_framed:
+        at = number * largest + offset + _FRAMES * bool(number)
+        if at != follows:
             begin = nth
         begins.append(begin)
-        follows, was_framed = at + size, bool(number)
+        follows = at + size
         if number:
             last = number - 1 + (offset + size - 1) // largest
             for full in range(number - 1, last):
