@@ -310,8 +310,8 @@ class PartialPulls:
         except ImageError as exc:
             self._doubted.add(layer)
             self._doubts.append(
-                f"layer {layer.descriptor.digest} was pulled whole, since what it says of its "
-                f"parts is not right: {exc.what}"
+                f"layer {layer.descriptor.digest} was pulled whole, since its parts, or what "
+                f"it says of them, are not right: {exc.what}"
             )
         except StoppedError:
             raise
