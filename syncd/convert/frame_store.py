@@ -217,7 +217,10 @@ class FrameStore:
         if not hasattr(self._own, "reader"):
             self._own.reader = zstandard.ZstdDecompressor()
         self._own.last = None, b""
-        content: bytes = self._own.reader.decompress(stored)
+        try:
+            content: bytes = self._own.reader.decompress(stored)
+        except zstandard.ZstdError as exc:
+            raise self._lost(name) from exc
         self._own.last = content, name
         return content
 

@@ -123,6 +123,16 @@ def test_own_disk_fails(tmp_path: Path) -> None:
         assert not isinstance(told.value, LostFrameError)
 
 
+def test_own_frame_damaged(tmp_path: Path) -> None:
+    """A frame of this conversion that cannot be decompressed any more is lost."""
+    scratch = ScratchSpace(tmp_path).new()
+    with FrameStore(3, scratch, []) as frames:
+        name = put(frames, PLAIN[0])
+        os.pwrite(scratch.file.fileno(), b"damaged", 0)
+        with pytest.raises(LostFrameError):
+            frames.plain(name)
+
+
 def test_own_frame_cut(tmp_path: Path) -> None:
     """A frame of this conversion that is shorter than it was is not given out."""
     scratch = ScratchSpace(tmp_path).new()

@@ -171,16 +171,16 @@ class PartIndex:
                     liars.add(run.places[0].layer)
                 first = run.end
         with self._lock:
-            new = liars - self._forgotten
-            for layer in new:
+            for layer in liars - self._forgotten:
                 self._scratch.forget(self._layers[layer].kept)
-            if new:
-                self._forgotten |= new
-                known: dict[bytes, int] = {}
+            if not liars <= self._forgotten:
+                forgotten, known = self._forgotten | liars, dict[bytes, int]()
                 for layer in range(len(self._layers)):
-                    if layer not in self._forgotten:
+                    if layer not in forgotten:
                         self._learn(layer, known)
+                # Who sees the count plans without the liars; who plans with them sees it go up.
                 self._known = known
+                self._forgotten = forgotten
 
     def _places(
         self, layer: int, row: int, count: int, table: Table, first: int

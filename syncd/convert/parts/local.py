@@ -9,7 +9,8 @@ from syncd.errors import LostFrameError
 class LocalParts:
     """Reads what is here.  One thread uses it: what lies together is read together.
 
-    Small contents that lie in another order cost a read each, of their own bytes alone.
+    The more of a layer's small contents were read one behind the other, the more are read at once;
+    those that lie in another order cost a read each, of little more than their own bytes.
     """
 
     def __init__(self, index: PartIndex) -> None:
@@ -31,7 +32,8 @@ class LocalParts:
             end = begin + place.size
             if place.layer != self._layer or begin < 0 or end > len(self._window):
                 follows = place.layer == self._layer and 0 <= begin < len(self._window) + KEPT_MAX
-                size = KEPT_MAX if follows else place.size
+                ahead = min(2 * len(self._window), KEPT_MAX) if follows else 0
+                size = max(place.size, ahead)
                 self._window = memoryview(self._index.read(place.layer, place.offset, size))
                 self._layer, self._begin, begin = place.layer, place.offset, 0
             content = self._window[begin : begin + place.size]

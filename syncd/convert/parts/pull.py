@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Self
@@ -27,6 +27,7 @@ from syncd.convert.parts.table import Part, Table, parse
 from syncd.convert.parts.tar_split import segments
 from syncd.convert.unpack import SayParts, Unpacked, UnpackResources, unpack, unpack_plain
 from syncd.errors import (
+    CrowdedError,
     ImageError,
     LimitError,
     LostFrameError,
@@ -267,12 +268,12 @@ class PartialPulls:
         return b""
 
     def _rows(self, table: Table, members: Sequence[Member]) -> bytes:
-        """Return the rows of a layer; none where they are more than an index takes."""
-        if len(table.sizes) > PARTS_MAX:
-            return b""
-        with _Held(self._share.hold) as held:
-            held.hold(_COPIES * rows.ROW * len(table.sizes))
-            return rows.encoded(table, members, self._resources.frames.sizes)
+        """Return the rows of a layer; none for more than an index takes, or without the memory."""
+        if len(table.sizes) <= PARTS_MAX:
+            with _Held(self._share.hold) as held, suppress(LimitError, CrowdedError):
+                held.hold(_COPIES * rows.ROW * len(table.sizes))
+                return rows.encoded(table, members, self._resources.frames.sizes)
+        return b""
 
     def _forget_liars(self, table: Table) -> None:
         """Forget the layers that do not have the parts that their tables name."""

@@ -10,7 +10,7 @@ import pytest
 import zstandard
 
 from syncd.convert.frame_store import FrameTable
-from syncd.convert.parts import index
+from syncd.convert.parts import index, pull
 from syncd.convert.scratch import kept_at
 from syncd.errors import StoppedError
 from syncd.oci.reference import Digest
@@ -201,6 +201,20 @@ def test_zeros_pay_for_no_frames(puller: Puller, tmp_path: Path) -> None:
     )
     assert puller.pull(hostile) == pulled_whole(tmp_path, hostile)
     assert puller.whole == [digest(hostile.stored)]
+
+
+def test_no_memory_for_rows(
+    puller: Puller, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows that there is no memory for are not kept, and cost nobody a layer."""
+    puller.pull(small_files("one", 0, 200))
+    monkeypatch.setattr(pull, "_COPIES", 1 << 40)
+    for name in ("two", "three"):
+        layer = small_files(name, 0, 200)
+        assert puller.pull(layer) == pulled_whole(tmp_path, layer)
+        assert puller.whole == []
+    new = small_files("four", 200, 400)
+    assert puller.pull(new) == pulled_whole(tmp_path, new)
 
 
 def test_many_small_frames(puller: Puller, tmp_path: Path) -> None:

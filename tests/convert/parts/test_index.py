@@ -108,7 +108,7 @@ def test_rows_that_no_index_takes(puller: Puller, monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize(
     ("order", "reads", "read"),
-    [(lambda contents: contents, 12, 4 << 20), (lambda contents: contents[::-1], 601, 2 << 20)],
+    [(lambda contents: contents, 20, 4 << 20), (lambda contents: contents[::-1], 601, 2 << 20)],
     ids=["as kept", "backwards"],
 )
 def test_reading(
@@ -138,6 +138,44 @@ def test_reading(
             assert local.content(source) == content
     assert len(sizes) <= reads
     assert sum(sizes) <= read
+
+
+def test_there_and_back(puller: Puller, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To go to and fro among small contents reads little more than what is wanted."""
+    keep(puller, CONTENTS)
+    sizes: list[int] = []
+
+    def noted(_: index.PartIndex, _layer: int, _offset: int, size: int) -> bytes:
+        sizes.append(size)
+        return bytes(size)
+
+    monkeypatch.setattr(index.PartIndex, "read", noted)
+    with parts(puller) as found:
+        local = LocalParts(found)
+        for turn in range(100):
+            local.content(index.Kept(0, 100_000 * (turn % 2), 8))
+    assert sum(sizes) < 100 * 32
+
+
+def test_count_of_liars(puller: Puller, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who sees a layer counted as forgotten finds nothing in it any more."""
+    keep(puller, CONTENTS[:200])
+    counts: list[int] = []
+    learn = index.PartIndex._learn
+
+    def noted(self: index.PartIndex, layer: int, known: dict[bytes, int]) -> None:
+        counts.append(self.forgotten)
+        learn(self, layer, known)
+
+    monkeypatch.setattr(index.PartIndex, "_learn", noted)
+    keep(puller, CONTENTS[200:400], 1)
+    with parts(puller) as found:
+        assert not found.is_empty()
+        found.forget_liars(table(CONTENTS[:1]), lambda place: memoryview(bytes(place.size)))
+        assert found.forgotten == 1
+        assert not found.find(table(CONTENTS[:1]), 0, 1).places
+        assert found.find(table(CONTENTS[200:201]), 0, 1).places
+    assert set(counts) == {0}
 
 
 def test_stretches() -> None:
