@@ -61,7 +61,7 @@ class RangeReader:
         self, ranges: Sequence[Range], open_some: OpenSome, pause: Pause = time.sleep
     ) -> None:
         self._coming = deque(ranges)
-        self._several = SEVERAL
+        self._one_by_one = False
         self._open_some = open_some
         self._pause = pause
         self._threads = ThreadPoolExecutor(AT_A_TIME, thread_name_prefix="range")
@@ -80,7 +80,7 @@ class RangeReader:
                 ahead.result()
                 data = stretch.read(size)
             except OneRangeError:
-                if self._several == 1:
+                if self._one_by_one:
                     raise
                 self._ask_one_by_one()
                 continue
@@ -100,22 +100,22 @@ class RangeReader:
     def _ask(self) -> None:
         """Ask for the next ranges, until as many requests are under way as may be."""
         while self._coming and len(self._under_way) < AT_A_TIME:
-            stretch = _Stretch(self._take(), self._several, self._open_some, self._pause)
+            stretch = _Stretch(self._take(), self._open_some, self._pause, joined=self._one_by_one)
             self._under_way.append((stretch, self._threads.submit(stretch.read_ahead)))
 
     def _take(self) -> Sequence[Range]:
-        """Take the ranges of the next request: so many, or one and those that lie close behind."""
+        """Take the ranges of the next request: any, or one and those that lie close behind it."""
         wanted = [self._coming.popleft()]
-        while self._coming:
+        while self._coming and len(wanted) < SEVERAL:
             gap = self._coming[0].offset - sum(wanted[-1])
-            if not (0 <= gap <= RANGE_COST if self._several == 1 else len(wanted) < self._several):
+            if self._one_by_one and not 0 <= gap <= RANGE_COST:
                 break
             wanted.append(self._coming.popleft())
         return wanted
 
     def _ask_one_by_one(self) -> None:
         """Ask anew for what was not read, by one range a request."""
-        self._several = 1
+        self._one_by_one = True
         left: list[Range] = []
         for stretch, ahead in self._under_way:
             ahead.cancel()
@@ -130,14 +130,14 @@ class RangeReader:
 class _Stretch:
     """The ranges of one request: their stream, and what of it was read ahead.
 
-    Where `several` is 1, they are one range with gaps, and what lies in these is read and dropped.
+    If they are `joined`, they are one range with gaps, and what lies in these is read and dropped.
     """
 
     def __init__(
-        self, wanted: Sequence[Range], several: int, open_some: OpenSome, pause: Pause
+        self, wanted: Sequence[Range], open_some: OpenSome, pause: Pause, *, joined: bool
     ) -> None:
         self._coming = deque(wanted)  # what did not come yet
-        self._is_joined = several == 1
+        self._is_joined = joined
         self._at = 0  # in the blob, of what is joined
         self._open_some = open_some
         self._pause = pause

@@ -40,12 +40,14 @@ WANTED = content(RANGES)
 
 
 def joined(ranges: Sequence[Range]) -> int:
-    """Return how many requests of one range these are, which bridge the small gaps."""
-    ends = [offset + size for offset, size in ranges]
-    return 1 + sum(
-        following.offset - end > RANGE_COST
-        for end, following in zip(ends, ranges[1:], strict=False)
-    )
+    """Return how many requests of one range these are, which bridge some small gaps."""
+    count = together = 0
+    end = -RANGE_COST - 1
+    for offset, size in ranges:
+        if offset - end > RANGE_COST or together == SEVERAL:
+            count, together = count + 1, 0
+        together, end = together + 1, offset + size
+    return count
 
 
 class Stream:
