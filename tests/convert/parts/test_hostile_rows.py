@@ -41,7 +41,13 @@ def small_files(name: str, first: int, last: int) -> Layer:
     return chunked_layer(tar(directory(name), *files))
 
 
-def test_layers_that_meet_one_liar(puller: Puller, tmp_path: Path) -> None:
+def assert_by_parts(puller: Puller, *layers: Layer) -> None:
+    """See that an image's layers are pulled by parts, and that its template is the right one."""
+    assert puller.pull(*layers) == pulled_whole(puller.folder, *layers)
+    assert puller.whole == []
+
+
+def test_layers_that_meet_one_liar(puller: Puller) -> None:
     """Of layers that meet a liar side by side none is blamed, whichever forgets it."""
     plain = small_files("usr", 0, 400).plain
     made = chunked(plain)
@@ -53,9 +59,8 @@ def test_layers_that_meet_one_liar(puller: Puller, tmp_path: Path) -> None:
     kept = used_last(puller, liar)
     longer = tar(small_files("opt", 200, 400).plain[:-1024], file("opt/big", bytes(8 << 20) + b"x"))
     layers = small_files("srv", 0, 200), chunked_layer(longer)
-    assert puller.pull(*layers) == pulled_whole(tmp_path, *layers)
+    assert_by_parts(puller, *layers)
     assert puller.doubts == ()
-    assert puller.whole == []
     assert not kept.exists()
 
 
@@ -72,7 +77,7 @@ def test_digest_of_zeros(puller: Puller, tmp_path: Path) -> None:
     assert kept_at(tmp_path / "kept", Digest.parse(digest(honest.plain))).exists()
 
 
-def test_digests_of_other_sizes(puller: Puller, tmp_path: Path) -> None:
+def test_digests_of_other_sizes(puller: Puller) -> None:
     """Who claims the digests of others for parts of another size keeps nobody from theirs."""
     puller.pull(small_files("one", 0, 200))
     plain = tar(*[file(f"{nth}", b"x") for nth in range(200)], file("junk", NOISE[-200_000:]))
@@ -83,11 +88,10 @@ def test_digests_of_other_sizes(puller: Puller, tmp_path: Path) -> None:
     puller.pull(liar)
     used_last(puller, liar)
     again = small_files("two", 0, 200)
-    assert puller.pull(again) == pulled_whole(tmp_path, again)
-    assert puller.whole == []
+    assert_by_parts(puller, again)
 
 
-def test_parts_that_do_not_lie_together(puller: Puller, tmp_path: Path) -> None:
+def test_parts_that_do_not_lie_together(puller: Puller) -> None:
     """Parts that follow each other in rows alone are not taken for one stretch of bytes."""
 
     def part(begin: int, size: int) -> bytes:
@@ -102,11 +106,10 @@ def test_parts_that_do_not_lie_together(puller: Puller, tmp_path: Path) -> None:
     puller.pull(chunked_layer(apart))
     used_last(puller, chunked_layer(apart))
     again = chunked_layer(tar(directory("two"), *victim))
-    assert puller.pull(again) == pulled_whole(tmp_path, again)
-    assert puller.whole == []
+    assert_by_parts(puller, again)
 
 
-def test_lost_frames_of_the_newest(puller: Puller, tmp_path: Path) -> None:
+def test_lost_frames_of_the_newest(puller: Puller) -> None:
     """A layer whose template is gone does not hide an older one that has the same parts."""
     same = NOISE[: 1 << 20]
     puller.pull(chunked_layer(tar(file("large", same))))
@@ -117,8 +120,7 @@ def test_lost_frames_of_the_newest(puller: Puller, tmp_path: Path) -> None:
     puller.earlier[:] = [older]
     used_last(puller, newest)
     again = chunked_layer(tar(directory("moved"), file("moved/large", same)))
-    assert puller.pull(again) == pulled_whole(tmp_path, again)
-    assert puller.whole == []
+    assert_by_parts(puller, again)
 
 
 def test_damage_of_the_newest(puller: Puller, tmp_path: Path) -> None:
@@ -132,14 +134,11 @@ def test_damage_of_the_newest(puller: Puller, tmp_path: Path) -> None:
     kept.write_bytes(content)
     used_last(puller, newest)
     again = small_files("three", 0, 200)
-    assert puller.pull(again) == pulled_whole(tmp_path, again)
-    assert puller.whole == []
+    assert_by_parts(puller, again)
     assert not kept.exists()
 
 
-def test_rows_of_many_parts(
-    puller: Puller, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_rows_of_many_parts(puller: Puller, monkeypatch: pytest.MonkeyPatch) -> None:
     """A layer of more parts than the index takes keeps no other layer out of it."""
     monkeypatch.setattr(index, "PARTS_MAX", 300)
     puller.pull(small_files("one", 0, 200))
@@ -147,8 +146,7 @@ def test_rows_of_many_parts(
     puller.pull(many)
     used_last(puller, many)
     again = small_files("three", 0, 200)
-    assert puller.pull(again) == pulled_whole(tmp_path, again)
-    assert puller.whole == []
+    assert_by_parts(puller, again)
 
 
 def test_swapped_frame(puller: Puller, tmp_path: Path) -> None:
@@ -211,22 +209,20 @@ def test_no_memory_for_rows(
     monkeypatch.setattr(pull, "_COPIES", 1 << 40)
     for name in ("two", "three"):
         layer = small_files(name, 0, 200)
-        assert puller.pull(layer) == pulled_whole(tmp_path, layer)
-        assert puller.whole == []
+        assert_by_parts(puller, layer)
     new = small_files("four", 200, 400)
     assert puller.pull(new) == pulled_whole(tmp_path, new)
 
 
-def test_many_small_frames(puller: Puller, tmp_path: Path) -> None:
+def test_many_small_frames(puller: Puller) -> None:
     """A frame that is smaller than frames may be costs no more than it has."""
     files = [file(f"{nth}", NOISE[nth * 40_000 :][:70_000]) for nth in range(60)]
     puller.pull(chunked_layer(tar(*files)))
     moved = chunked_layer(tar(directory("moved"), *files))
-    assert puller.pull(moved) == pulled_whole(tmp_path, moved)
-    assert puller.whole == []
+    assert_by_parts(puller, moved)
 
 
-def test_long_stretch(puller: Puller, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_stretch(puller: Puller, monkeypatch: pytest.MonkeyPatch) -> None:
     """A large file that small ones make together is read from them piece by piece."""
     read: list[int] = []
     reading = index.PartIndex.read
@@ -239,8 +235,7 @@ def test_long_stretch(puller: Puller, tmp_path: Path, monkeypatch: pytest.Monkey
     small = [NOISE[at : at + 3000] + MARK for at in range(0, 900_000, 3000)]
     puller.pull(chunked_layer(tar(*[file(f"{nth:03}", one) for nth, one in enumerate(small)])))
     large = chunked_layer(tar(file("large", b"".join(small))))
-    assert puller.pull(large) == pulled_whole(tmp_path, large)
-    assert puller.whole == []
+    assert_by_parts(puller, large)
     assert max(read) <= index.KEPT_MAX
     assert len(read) < 10
 
