@@ -119,12 +119,13 @@ class Client:
 
     def finished(self, job: str, timeout: float = 120) -> Job:
         """Return a job once it is done, whatever its outcome."""
+        reference = self.job(job)["reference"]
 
         def done() -> Job | None:
             found = self.job(job)
             return found if found["state"] == "done" else None
 
-        return wait_for(f"the end of job {job}", done, timeout)
+        return wait_for(f"the end of job {job} about {reference}", done, timeout)
 
     def sync(self, reference: str, timeout: float = 120) -> Job:
         """Announce a push of `reference` and return its job once that is done."""
