@@ -1,23 +1,26 @@
 """Run the programs of the end-to-end tests, and wait for what they bring about.
 
 A program that fails stops the test with everything it wrote, because the reason is nearly always
-there.  Everything the tests write lies below `.e2e/` of the checkout: `CACHE` outlives a run,
-`SCRATCH` is emptied when the next one starts and kept until then, to be looked at.
+there.  Everything the tests write lies below `.e2e/` of the checkout: `CACHE` outlives a run and
+belongs to all processes of one, `SCRATCH` to this process; the next run empties it, so it can be
+looked at until then.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
 CHECKOUT = Path(__file__).parents[2]
 CACHE = CHECKOUT / ".e2e" / "cache"
-SCRATCH = CHECKOUT / ".e2e" / "scratch"
+SCRATCH = CHECKOUT / ".e2e" / "scratch" / os.environ.get("PYTEST_XDIST_WORKER", "alone")
 
 T = TypeVar("T")
 
@@ -94,6 +97,15 @@ def wait_for(what: str, ask: Callable[[], T | None], timeout: float, pause: floa
             raise CommandError(f"waited {timeout} s in vain for {what}")
         time.sleep(pause)
     return answer
+
+
+@contextmanager
+def making(file: Path) -> Iterator[bool]:
+    """Yield whether `file` of the cache is to be made; until the end no other process makes it."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with (CACHE / f"{file.name}.lock").open("wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield not file.exists()
 
 
 def files_below(folder: Path) -> set[str]:

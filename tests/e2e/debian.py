@@ -11,7 +11,7 @@ import platform
 import re
 from pathlib import Path
 
-from tests.e2e.command import CACHE, CommandError, run
+from tests.e2e.command import CACHE, CommandError, making, run
 
 SUITE = "trixie"
 
@@ -53,12 +53,13 @@ def debian_root(
     """
     name = hashlib.sha256(",".join((*packages, *options)).encode()).hexdigest()[:12]
     tar = CACHE / f"{suite}-{name}.tar"
-    if not tar.exists():
-        CACHE.mkdir(parents=True, exist_ok=True)
-        growing = tar.with_name(f"growing-{tar.name}")
-        include = (f"--include={','.join(packages)}",) if packages else ()
-        run("mmdebstrap", "--variant=minbase", *options, *include, suite, growing, mirror())
-        growing.rename(tar)
+    with making(tar) as missing:
+        if missing:
+            growing = tar.with_name(f"growing-{tar.name}")
+            include = (f"--include={','.join(packages)}",) if packages else ()
+            how = ("--variant=minbase", *options, *include)
+            run("mmdebstrap", *how, suite, growing, mirror(), timeout=600)
+            growing.rename(tar)
     return tar
 
 

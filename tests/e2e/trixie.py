@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from tests.e2e.command import CACHE, run
+from tests.e2e.command import CACHE, making, run
 from tests.e2e.debian import debian_root
 
 PACKAGES = ("skopeo", "buildah", "netavark", "ca-certificates")
@@ -29,12 +29,13 @@ class Trixie:
         tar = debian_root(packages)
         self.root = CACHE / tar.stem
         self.folder = self.root / "srv"
-        if not self.root.exists():
-            growing = self.root.with_name(f"growing-{self.root.name}")
-            shutil.rmtree(growing, ignore_errors=True)
-            growing.mkdir(parents=True)
-            run("tar", "-xpf", tar, "-C", growing, "--exclude=./dev/*", "--numeric-owner")
-            growing.rename(self.root)
+        with making(self.root) as missing:
+            if missing:
+                growing = self.root.with_name(f"growing-{self.root.name}")
+                shutil.rmtree(growing, ignore_errors=True)
+                growing.mkdir(parents=True)
+                run("tar", "-xpf", tar, "-C", growing, "--exclude=./dev/*", "--numeric-owner")
+                growing.rename(self.root)
 
     def empty(self) -> None:
         """Remove what the programs read and wrote."""
