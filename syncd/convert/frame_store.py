@@ -7,9 +7,9 @@ template, at whatever place.  Equal plain bytes, compressed at the same level by
 zstd, are equal frames: a template has the same bytes whether its frames were found or made.
 
 A `FrameTable` lists the frames of an earlier template.  A frame that is copied from such a file
-is verified, since the file may have a second name in a storage that others write.  The
-digests are BLAKE3, since every byte of an image is digested and SHA-256 takes twice as long
-(https://github.com/BLAKE3-team/BLAKE3-specs).
+is verified: disks damage what they keep, and `syncd convert --earlier` may name a file that others
+write.  The digests are BLAKE3, since every byte of an image is digested and SHA-256 takes twice as
+long (https://github.com/BLAKE3-team/BLAKE3-specs).
 """
 
 from __future__ import annotations

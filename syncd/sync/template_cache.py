@@ -1,8 +1,8 @@
 """Finished template files on this host: found where they are, or made with what earlier ones left.
 
 Several tags often mean one image, and several targets may want its file: it is converted once.
-A file is given out only while it still has the digest it was made with, since its hard links in
-a storage could have been changed there.
+A file is given out only while it still has the digest it was made with: one in a storage could
+have been changed there.
 
 An image that changed a little is made from what is here already: its unchanged layers lie unpacked,
 and what is the same in an earlier template is copied from there.  Finished files and unpacked

@@ -104,14 +104,15 @@ class DirectoryTarget:
         self,
         file: Path,
         name: str,
-        digest: Digest,  # noqa: ARG002 - a link or a copy within one host cannot change the content
+        digest: Digest,  # noqa: ARG002 - a copy within one host cannot change the content
         progress: Progress,
     ) -> list[Volume]:
         """Ensure that the folder holds `file` as `name`; return the one volume.
 
-        Nothing is copied within one file system.  Raise WrongFileError when another file has the
-        name, TargetUnavailableError while somebody else writes the file and when the folder
-        vanished, which then is not made anew, PublishError when the folder cannot be written.
+        The copy shares its blocks where the file system can.  Raise WrongFileError when another
+        file has the name, TargetUnavailableError while somebody else writes the file and when the
+        folder vanished, which then is not made anew, PublishError when the folder cannot be
+        written.
         """
         self._landmark.check()
         advance = progress.begin("publish", name, file.stat().st_size)

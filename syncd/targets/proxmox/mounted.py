@@ -1,8 +1,8 @@
 """Templates written into a storage's folder, where the storage is mounted on this host.
 
-This is cheaper than an upload: nothing is spooled, and nothing is copied where a hard link is
-possible.  Proxmox VE lists a file as soon as it is renamed into the folder.  Afterwards the listing
-is checked, since a folder at the storage's path need not be the storage.
+This is cheaper than an upload: nothing is spooled, and the copy shares its blocks where the file
+system can.  Proxmox VE lists a file as soon as it is renamed into the folder.  Afterwards the
+listing is checked, since a folder at the storage's path need not be the storage.
 """
 
 from __future__ import annotations
