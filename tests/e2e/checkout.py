@@ -1,4 +1,4 @@
-"""The checkout inside a Debian root, and programs run there that may install with pip.
+"""The checkout, in a Debian root or as a package, and programs that run there and use pip.
 
 What runs inside reaches the package index the way this machine does; no index is named here.
 """
@@ -10,10 +10,10 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.e2e.command import CACHE, CHECKOUT, run
+from tests.e2e.command import CACHE, CHECKOUT, alone_with, run
 from tests.e2e.debian import SUITE, debian_root
 
-LEFT_OUT = (".venv", ".e2e", ".demo", ".git", ".*_cache", ".hypothesis", "__pycache__")
+LEFT_OUT = (".venv", ".e2e", ".demo", ".git", "dist", ".*_cache", ".hypothesis", "__pycache__")
 
 
 def unpack(packages: tuple[str, ...], root: Path, suite: str = SUITE) -> Path:
@@ -22,6 +22,17 @@ def unpack(packages: tuple[str, ...], root: Path, suite: str = SUITE) -> Path:
     run("tar", "-C", root, "-xpf", debian_root(packages, suite))
     shutil.copytree(CHECKOUT, root / "checkout", ignore=shutil.ignore_patterns(*LEFT_OUT))
     return root
+
+
+def package(folder: Path) -> Path:
+    """Build the Debian package as `make deb` does; return a copy of it in `folder`."""
+    made = CHECKOUT / "dist"
+    with alone_with("dist"):
+        for old in made.glob("syncd_*.deb"):
+            old.unlink()
+        run("make", "--quiet", "deb", cwd=CHECKOUT, timeout=600)
+        (built,) = made.glob("syncd_*.deb")
+        return Path(shutil.copy(built, folder))
 
 
 def run_inside(root: Path, script: str, timeout: float) -> str:

@@ -2,8 +2,8 @@
 
 A program that fails stops the test with everything it wrote, because the reason is nearly always
 there.  Everything the tests write lies below `.e2e/` of the checkout: `CACHE` outlives a run and
-belongs to all processes of one, `SCRATCH` to this process; the next run empties it, so it can be
-looked at until then.
+belongs to all processes of one, `SCRATCH` to this process; the next `tests/e2e/run` empties it, so
+it can be looked at until then.
 """
 
 from __future__ import annotations
@@ -100,11 +100,21 @@ def wait_for(what: str, ask: Callable[[], T | None], timeout: float, pause: floa
 
 
 @contextmanager
+def alone_with(name: str) -> Iterator[None]:
+    """Wait until no other process of the tests uses what `name` stands for; use it until the end.
+
+    The kernel frees the lock of a process that dies (flock(2)).
+    """
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with (CACHE / f"{name}.lock").open("wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
 def making(file: Path) -> Iterator[bool]:
     """Yield whether `file` of the cache is to be made; until the end no other process makes it."""
-    CACHE.mkdir(parents=True, exist_ok=True)
-    with (CACHE / f"{file.name}.lock").open("wb") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with alone_with(file.name):
         yield not file.exists()
 
 

@@ -56,6 +56,7 @@ def debian_root(
     with making(tar) as missing:
         if missing:
             growing = tar.with_name(f"growing-{tar.name}")
+            growing.unlink(missing_ok=True)  # a program that outlived its test may still write it
             include = (f"--include={','.join(packages)}",) if packages else ()
             how = ("--variant=minbase", *options, *include)
             run("mmdebstrap", *how, suite, growing, mirror(), timeout=600)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import os
+import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -88,7 +88,8 @@ def _package() -> Path:
 
 
 def _make(made: Path) -> None:
-    work = CACHE / f"growing-{os.getpid()}"
+    work = CACHE / f"growing-{made.stem}"
+    shutil.rmtree(work, ignore_errors=True)
     tree = work / "tree"
     (tree / "usr/lib/node_modules").mkdir(parents=True)
     (tree / "usr/bin").mkdir()

@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 
 from tests.e2e import checkout, machine
+from tests.e2e.command import alone_with
 from tests.e2e.conftest import Image
 from tests.e2e.registry import Registry
-from tests.e2e.test_service import DIRECTORY_TARGET, INSTALL, PACKAGES, Service, settings
+from tests.e2e.test_service import DIRECTORY_TARGET, INSTALL, PACKAGES, PORT, Service, settings
 
 Done = subprocess.CompletedProcess[str]
 
@@ -42,7 +43,7 @@ def fresh(scratch: Path, watched: Image) -> Iterator[Host]:
     checkout.run_inside(root, INSTALL, timeout=300)
     checkout.run_inside(root, "useradd -m -G syncd member && useradd -m stranger", timeout=60)
     (root / "etc/syncd/syncd.toml").write_text(settings(watched))
-    with machine.boot(root, network=machine.OWN_NETWORK) as booted:
+    with alone_with(f"port-{PORT}"), machine.boot(root, network=machine.OWN_NETWORK) as booted:
         booted.wait_for("multi-user.target")
         yield Host(booted, root)
 

@@ -14,8 +14,8 @@ from typing import NamedTuple
 import pytest
 
 from tests.documents import Block, blocks
-from tests.e2e import machine
-from tests.e2e.command import CHECKOUT, CommandError, free_port, run, wait_for
+from tests.e2e import checkout, machine
+from tests.e2e.command import CommandError, free_port, run, wait_for
 from tests.e2e.debian import debian_root
 from tests.e2e.machine import Machine
 from tests.fakes.registry import Registry
@@ -53,14 +53,10 @@ class Host(NamedTuple):
 @pytest.fixture(scope="module")
 def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
     """Boot the machine, install the package, and configure a folder, as docs/install.md says."""
-    for old in (CHECKOUT / "dist").glob("syncd_*.deb"):
-        old.unlink()
-    run("make", "--quiet", "deb", cwd=CHECKOUT, timeout=600)
     root = tmp_path_factory.mktemp("documents") / "root"
     root.mkdir()
     run("tar", "-C", root, "-xpf", debian_root(PACKAGES))
-    (package,) = (CHECKOUT / "dist").glob("syncd_*.deb")
-    run("cp", package, root / "root/syncd_1_amd64.deb")
+    checkout.package(root / "root").rename(root / "root/syncd_1_amd64.deb")
     port = free_port()  # the machine shares this one's loopback, where 8750 may be taken
     elsewhere = root / "etc/systemd/system/syncd.socket.d/port.conf"
     elsewhere.parent.mkdir(parents=True)

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.clusters import names_on, token_for
-from tests.e2e import machine
-from tests.e2e.command import CHECKOUT, free_port, run, wait_for
+from tests.e2e import checkout, machine
+from tests.e2e.command import free_port, run, wait_for
 from tests.e2e.debian import debian_root, mirror
 from tests.e2e.machine import Machine
 from tests.fakes.pve import Pve
@@ -25,13 +25,9 @@ SECRETS = ("/etc/syncd/webhook-secret", "/etc/syncd/api-token")
 
 
 @pytest.fixture(scope="module")
-def package() -> Path:
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Build the package, as `make deb` does."""
-    for old in (CHECKOUT / "dist").glob("syncd_*.deb"):
-        old.unlink()
-    run("make", "--quiet", "deb", cwd=CHECKOUT, timeout=600)
-    (built,) = (CHECKOUT / "dist").glob("syncd_*.deb")
-    return built
+    return checkout.package(tmp_path_factory.mktemp("package"))
 
 
 class Host:

@@ -28,7 +28,7 @@ FILES = {f"syncd-{VERSION}-py3-none-any.whl", f"syncd_{VERSION}_amd64.deb", "SHA
 def github(scratch: Path, registry: Registry) -> GitHub:
     """Return a repository with this tree, whose changelog has a version that is tagged."""
     found = GitHub(scratch / "release", "Acme/syncd", registry)
-    left_out = shutil.ignore_patterns(*LEFT_OUT, "dist", "_version.py")
+    left_out = shutil.ignore_patterns(*LEFT_OUT, "_version.py")
     shutil.copytree(CHECKOUT, found.work, ignore=left_out, dirs_exist_ok=True)
     changelog = (found.work / "CHANGELOG.md").read_text()
     released = f"## [Unreleased]\n\n## [{VERSION}] - 2026-11-27\n{NOTES}## [1.2.2]"

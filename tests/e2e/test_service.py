@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e import checkout, image, machine
-from tests.e2e.command import wait_for
+from tests.e2e.command import alone_with, wait_for
 from tests.e2e.conftest import Image
 from tests.e2e.daemon import STOPS_WITHIN, Answer, Client, package_event
 from tests.e2e.image import Layout
@@ -30,7 +30,7 @@ PACKAGES = (
     *("ca-certificates", "curl", "dbus", "git", "make", "python3", "python3-venv"),
     "systemd-sysv",
 )
-PORT = 8750  # of syncd.socket
+PORT = 8750  # of syncd.socket; one machine has it at a time
 
 # A careful administrator's umask must not keep the service from its own program.
 INSTALL = "umask 077 && make install"
@@ -189,7 +189,7 @@ def service(scratch: Path, watched: Image) -> Iterator[Service]:
     root = checkout.unpack(PACKAGES, scratch / "service")
     checkout.run_inside(root, INSTALL, timeout=300)
     (root / "etc/syncd/syncd.toml").write_text(settings(watched))
-    with machine.boot(root, network=machine.OWN_NETWORK) as booted:
+    with alone_with(f"port-{PORT}"), machine.boot(root, network=machine.OWN_NETWORK) as booted:
         booted.wait_for("multi-user.target")
         installed = Service(booted, root)
         installed.systemctl("enable", "--now", "syncd.socket", "syncd.service")

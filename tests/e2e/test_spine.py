@@ -141,6 +141,7 @@ def test_api_syncs(small: Image, registry: Registry, tmp_path: Path) -> None:
         assert [template.name for template in daemon.templates] == [pushed.template_name]
 
 
+@pytest.mark.usefixtures("synced_app", "synced_small")  # of what is watched nothing is missing
 def test_commands(daemon: Syncd, synced_base: Synced) -> None:
     """`check`, `status` and `resolve` speak of the running daemon's configuration and templates."""
     reference, name = synced_base.image.reference, synced_base.template.name
