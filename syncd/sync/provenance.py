@@ -7,8 +7,10 @@ read, which is told.
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Awaitable, Iterable
+from contextlib import asynccontextmanager
 
 import structlog
 
@@ -31,18 +33,34 @@ class Provenance:
         self._ledger = ledger
         self._executors = executors
 
-    async def keep(self, context: SyncContext, top: Descriptor, image: Image) -> None:
-        """Ensure that the ledger has what an image brought, as far as that can be read."""
+    @asynccontextmanager
+    async def kept(
+        self, context: SyncContext, top: Descriptor, image: Image
+    ) -> AsyncIterator[Awaitable[None]]:
+        """Have the ledger get what an image brought, as far as that can be read.
+
+        It gets it while the context lasts, before what is given is over: a registry is asked one
+        thing after the other, and nobody has to wait for that who converts the image meanwhile.
+        """
+        keeping = asyncio.ensure_future(self._keep(context, top, image))
+        try:
+            yield keeping
+            await keeping
+        finally:
+            keeping.cancel()
+            await asyncio.gather(keeping, return_exceptions=True)
+
+    async def _keep(self, context: SyncContext, top: Descriptor, image: Image) -> None:
         try:
             await self._executors.looking.run(
-                context.reference.registry, self._keep, context, top, image
+                context.reference.registry, self._fetch, context, top, image
             )
         except StoppedError:
             raise
         except SyncdError as exc:
             log.warning("attestations not kept", digest=str(image.digest), error=str(exc))
 
-    def _keep(self, context: SyncContext, top: Descriptor, image: Image) -> None:
+    def _fetch(self, context: SyncContext, top: Descriptor, image: Image) -> None:
         subject = Subject(context.reference, context.repository, digests_of(image))
         brought = attestations_of(subject, top)
         key = VouchedImage.of(context.reference, image.digest, image.manifest_digest)

@@ -19,7 +19,7 @@ from tests.clocks import HandClock
 from tests.fakes.github import GitHub
 from tests.fakes.registry import Registry
 from tests.harness import Harness
-from tests.service.test_schedule import eventually
+from tests.waiting import until
 
 
 @pytest.fixture
@@ -115,7 +115,7 @@ async def test_only_where_it_is_wanted(tmp_path: Path, registry: Registry, githu
         server = harness.services.live.config.server
         harness.configure(server=server.model_copy(update={"hook_addresses": ("github",)}))
         networks._apply(harness.services.live.config)
-        await eventually(lambda: known(networks) == github.hook_networks)
+        await until(lambda: known(networks) == github.hook_networks)
         keeper.cancel()
 
 

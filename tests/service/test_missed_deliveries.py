@@ -21,7 +21,7 @@ from tests.fakes.github import GitHub, Webhook, text_of
 from tests.fakes.registry import Registry
 from tests.harness import Harness, sample
 from tests.metrics import scrape
-from tests.service.test_schedule import eventually
+from tests.waiting import until
 
 ORG = "orgs/mieweb"
 ELSEWHERE = "https://elsewhere.example.org/webhooks/github"
@@ -68,7 +68,7 @@ async def test_a_push_missed_while_down(tmp_path: Path, registry: Registry, gith
         first = github.failed(hook, "a-b-c", delivered_at=text_of(house.clock.time))
         with capture_logs() as logs:
             assert await house.missed.look() == 3600
-            await eventually(lambda: bool(harness.services.ledger.seen("a-b-c")))
+            await until(lambda: bool(harness.services.ledger.seen("a-b-c")))
         assert github.asked_again == [first["id"]]
         (told,) = [line for line in logs if line["event"] == "delivery asked for again"]
         assert (told["delivery"], told["failed"]) == ("a-b-c", "failed to connect")
@@ -319,9 +319,9 @@ async def test_reloads(tmp_path: Path, registry: Registry, github: GitHub) -> No
 
         github.answers = [(429, {"Retry-After": "900"}, b"{}")]
         await house.clock.run(seconds=31)
-        await eventually(lambda: house.missed._asking._rest > 0)
+        await until(lambda: house.missed._asking._rest > 0)
         assert await reload(hook=(ORG,)) == 1
         assert await reload(hook=(f"{ORG}/hooks/{hook.id}",)) == 1
         await house.clock.run(seconds=901)
-        await eventually(lambda: len(github.requests) >= 3)
+        await until(lambda: len(github.requests) >= 3)
         keeper.cancel()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,6 +19,7 @@ from tests.clocks import HandClock
 from tests.fakes.registry import Registry
 from tests.harness import REPOSITORY, Harness, sample
 from tests.metrics import scrape
+from tests.waiting import until
 
 WEEK = timedelta(days=7)
 
@@ -66,13 +67,6 @@ async def swept(harness: Harness, clock: HandClock) -> AsyncIterator[list[dateti
         schedule.stop()
 
 
-async def eventually(true: Callable[[], bool]) -> None:
-    """Wait until something is true, that threads have to do with."""
-    async with asyncio.timeout(20):
-        while not true():  # noqa: ASYNC110 - what runs in threads has no event to wait for
-            await asyncio.sleep(0.005)
-
-
 async def test_first_start(tmp_path: Path, registry: Registry) -> None:
     """The first start makes up for no weekly run, and remembers when it was."""
     async with Harness(tmp_path, registry) as harness:
@@ -118,7 +112,7 @@ async def test_default_times(tmp_path: Path, registry: Registry) -> None:
         await clock.run(days=3, hours=11, minutes=29)
         assert causes(harness) == []
         await clock.run(minutes=1)
-        await eventually(lambda: causes(harness) == [Cause.SCHEDULE])
+        await until(lambda: causes(harness) == [Cause.SCHEDULE])
         assert f"{clock.now():%a %H:%M}" == "Sun 23:30"
 
 
@@ -132,7 +126,7 @@ async def test_new_times(tmp_path: Path, registry: Registry) -> None:
         harness.config.write_text(f'{text}[schedule]\nweekly = "0 1 * * 5"\nsweep = "off"\n')
         harness.services.live.reload()
         await clock.run(hours=14)
-        await eventually(lambda: causes(harness) == [Cause.SCHEDULE])
+        await until(lambda: causes(harness) == [Cause.SCHEDULE])
         assert begun == []
 
 
@@ -171,17 +165,17 @@ async def test_the_weekly_run_survives_a_wrong_year(tmp_path: Path, registry: Re
         await harness.services.worker.stop()
         clock.set(days=900)
         await clock.run(minutes=2)
-        await eventually(lambda: causes(harness) == [Cause.SCHEDULE])
+        await until(lambda: causes(harness) == [Cause.SCHEDULE])
         ahead = clock.now() - timedelta(hours=1)
-        await eventually(lambda: harness.services.ledger.last_run("weekly") > ahead)
+        await until(lambda: harness.services.ledger.last_run("weekly") > ahead)
         clock.set(days=-900)
         await clock.run(minutes=2)
-        await eventually(lambda: harness.services.ledger.last_run("weekly") <= clock.now())
+        await until(lambda: harness.services.ledger.last_run("weekly") <= clock.now())
         with harness.services.ledger._transaction() as db:
             db.execute("DELETE FROM jobs")
         harness.services.worker._queues.clear()
         await clock.run(days=3, hours=11, minutes=30)
-        await eventually(lambda: causes(harness) == [Cause.SCHEDULE])
+        await until(lambda: causes(harness) == [Cause.SCHEDULE])
 
 
 async def test_a_weekly_run_that_was_not_accepted_is_not_marked(
@@ -199,8 +193,8 @@ async def test_a_weekly_run_that_was_not_accepted_is_not_marked(
         assert ledger.last_run("weekly") == before
         ledger._db.execute("ALTER TABLE away RENAME TO jobs")
         await clock.run(minutes=2)
-        await eventually(lambda: causes(harness) == [Cause.SCHEDULE])
-        await eventually(lambda: ledger.last_run("weekly") > before)
+        await until(lambda: causes(harness) == [Cause.SCHEDULE])
+        await until(lambda: ledger.last_run("weekly") > before)
 
 
 async def test_a_restart_moves_no_sweep(tmp_path: Path, registry: Registry) -> None:
@@ -219,7 +213,7 @@ async def test_weekly(tmp_path: Path, registry: Registry) -> None:
     async with Harness(tmp_path, registry) as harness, started(harness) as schedule:
         registry.push(REPOSITORY, "latest", sample())
         await schedule.weekly()
-        await eventually(lambda: causes(harness) == [Cause.SCHEDULE])
+        await until(lambda: causes(harness) == [Cause.SCHEDULE])
         record = harness.services.ledger.jobs(9)[-1]
         await harness.outcome(record.job.id)
         assert len(harness.templates) == 1
@@ -361,7 +355,7 @@ async def test_a_start_looks_at_what_is_unknown(tmp_path: Path, registry: Regist
             registry.push(REPOSITORY, tag, sample())
         await harness.bring("a")
         async with started(harness, HandClock()):
-            await eventually(lambda: looked_at(harness) == {"a", "v1"})
+            await until(lambda: looked_at(harness) == {"a", "v1"})
         assert [r.job.reference.tag for r in harness.services.ledger.jobs(9)] == ["v1"]
         async with started(harness, clock := HandClock()):
             await clock.run(minutes=3)
@@ -392,13 +386,13 @@ async def test_a_reload_looks_at_what_is_new(tmp_path: Path, registry: Registry)
         for tag in ("a", "b"):
             registry.push(REPOSITORY, tag, sample())
         async with started(harness, HandClock()):
-            await eventually(lambda: looked_at(harness) == {"a"})
+            await until(lambda: looked_at(harness) == {"a"})
             text = harness.config.read_text()
             second = f'[[target]]\nname = "second"\ntype = "directory"\npath = "{tmp_path}/2"\n'
             harness.config.write_text(text.replace('["a"]', '["b"]') + second)
             harness.services.live.reload()
             rows = harness.services.ledger.conditions.all
-            await eventually(lambda: len([r for r in rows() if r.status is Status.OK]) == 2)
+            await until(lambda: len([r for r in rows() if r.status is Status.OK]) == 2)
         (lost,) = [row for row in rows() if row.place.reference.tag == "a"]
         assert (lost.status, lost.lack, len(lost.volumes)) == (Status.ABSENT, Lack.WATCH, 1)
 
@@ -456,11 +450,11 @@ async def test_a_short_outage(tmp_path: Path, registry: Registry) -> None:
     async with Harness(tmp_path, registry) as harness, swept(harness, clock):
         registry.push(REPOSITORY, "latest", sample())
         rows = harness.services.ledger.conditions
-        await eventually(lambda: [row.status for row in rows.all()] == [Status.OK])
+        await until(lambda: [row.status for row in rows.all()] == [Status.OK])
         down = Failed("the registry is down", passing=True)
         rows.write([(Place(harness.latest, "local"), down)], clock.now())
         await clock.run(minutes=1, seconds=5)
-        await eventually(lambda: [row.status for row in rows.all()] == [Status.OK])
+        await until(lambda: [row.status for row in rows.all()] == [Status.OK])
 
 
 async def test_sweep_tidies(tmp_path: Path, registry: Registry) -> None:

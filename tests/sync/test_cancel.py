@@ -15,7 +15,8 @@ from syncd.sync.executors import Executors
 from syncd.sync.job import Cause, Outcome, Result, State, SyncJob
 from syncd.sync.ledger import Ledger
 from syncd.sync.worker import Worker
-from tests.sync.test_worker import FINE, REPOSITORY, A, B, C, Handler, until, within, working
+from tests.sync.test_worker import FINE, REPOSITORY, A, B, C, Handler, within, working
+from tests.waiting import until
 
 
 @pytest.fixture

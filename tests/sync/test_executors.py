@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import threading
-from collections.abc import Callable
 
 import pytest
 
@@ -13,6 +12,7 @@ from syncd.errors import LedgerUnavailableError
 from syncd.sync import executors
 from syncd.sync.executors import BoundedExecutor, Executors, KeyedExecutor
 from syncd.sync.slots import Slots, Turn, turn_of
+from tests.waiting import until
 
 
 class Gate:
@@ -30,13 +30,6 @@ class Gate:
         self.open.wait(10)
         with self._lock:
             self.inside -= 1
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait until something is so."""
-    async with asyncio.timeout(5):
-        while not condition():  # noqa: ASYNC110 - what is waited for has no event
-            await asyncio.sleep(0.001)
 
 
 async def test_bounded() -> None:

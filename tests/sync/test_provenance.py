@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import threading
 from pathlib import Path
 
+import pytest
 from structlog.testing import capture_logs
 
 from syncd.config.settings import ImageSettings
+from syncd.errors import NotFoundError
 from syncd.sync.job import Result
 from tests.fakes.registry import Registry
 from tests.harness import REPOSITORY, Harness, described
+from tests.images import digest
 from tests.sigstore import IMAGE, OTHER, SLSA, attach_referrer, recorded, statement
 from tests.trust.test_attestations import SPDX, built
+from tests.waiting import until
 
 
 async def test_kept(tmp_path: Path, registry: Registry) -> None:
@@ -50,6 +56,33 @@ async def test_beside(tmp_path: Path, registry: Registry) -> None:
         await harness.bring()
         (left,) = harness.templates
         assert left.name not in (template.name, beside.name)
+
+
+async def test_meanwhile(tmp_path: Path, registry: Registry) -> None:
+    """The image is converted while its attestations come, and is seen with them, not before."""
+    said = statement(IMAGE.digest, SPDX)
+    registry.push(REPOSITORY, "latest", built(IMAGE, said))
+    registry.faults.stalls[digest(said)] = come = threading.Event()
+    async with Harness(tmp_path, registry, image="provenance = true") as harness:
+        bringing = asyncio.ensure_future(harness.bring())
+        await until(lambda: any((tmp_path / "state" / "made").glob("*.tar.zst")))
+        assert not harness.templates
+        come.set()
+        assert (await bringing).result is Result.PUBLISHED
+        assert len(harness.templates) == 2
+
+
+async def test_fails_meanwhile(tmp_path: Path, registry: Registry) -> None:
+    """A job that fails waits for no attestation."""
+    said = statement(IMAGE.digest, SPDX)
+    registry.push(REPOSITORY, "latest", built(IMAGE, said))
+    registry.faults.stalls[digest(said)] = come = threading.Event()
+    registry.replace_blob(IMAGE.document["layers"][0]["digest"], None)
+    async with Harness(tmp_path, registry) as harness:
+        async with asyncio.timeout(20):
+            with pytest.raises(NotFoundError):
+                await harness.bring()
+        come.set()
 
 
 async def test_unreadable(tmp_path: Path, registry: Registry) -> None:

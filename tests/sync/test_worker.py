@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +32,7 @@ from syncd.sync.job import Cause, Outcome, Result, State, SyncJob
 from syncd.sync.ledger import Ledger
 from syncd.sync.tag_list import Listing
 from syncd.sync.worker import Worker
+from tests.waiting import until
 
 REPOSITORY = Reference.parse("a.b/c")
 A, B, C, D = (REPOSITORY.with_tag(tag) for tag in "abcd")
@@ -124,13 +125,6 @@ class Faulty:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._connection, name)
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait until something is so."""
-    async with asyncio.timeout(5):
-        while not condition():  # noqa: ASYNC110 - what is waited for has no event
-            await asyncio.sleep(0.001)
 
 
 async def within(waiting: Coroutine[Any, Any, Outcome]) -> Outcome:

@@ -11,7 +11,7 @@ import logging
 import pickle
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ from tests.fakes.pve import Pve
 from tests.fakes.registry import Registry
 from tests.harness import TOKEN, Harness, configure, described, on_cluster, sample
 from tests.images import artifact
+from tests.waiting import until
 from tests.web.test_scopes import token_of, with_tokens
 
 USER, PASSWORD = "octocat", "xyzzy-the-password-0451"
@@ -99,13 +100,6 @@ def logins_in_memory() -> int:
     gc.collect()
     found = [one for one in gc.get_objects() if isinstance(one, CallerLogin)]
     return len([one for one in found if one.is_given])
-
-
-async def until(happened: Callable[[], bool]) -> None:
-    """Wait for what happens in threads, which have no event to wait for."""
-    async with asyncio.timeout(20):
-        while not happened():  # noqa: ASYNC110 - see above
-            await asyncio.sleep(0.01)
 
 
 async def volumes(answer: ClientResponse) -> list[str]:
