@@ -27,7 +27,11 @@ console = Console(highlight=False, soft_wrap=True, width=140)
 
 
 def job_time(daemon: Syncd, reference: str) -> float:
-    """Return how long a job of the daemon takes, in seconds.  To ask often would cost, too."""
+    """Return how long a job of the daemon takes, in seconds.  To ask often would cost, too.
+
+    No clock runs while the disk still writes what an earlier job left.
+    """
+    os.sync()
     touch_memory()
     (submitted,) = daemon.request_sync([reference]).body["jobs"]
 

@@ -16,21 +16,16 @@ from __future__ import annotations
 import ctypes
 from contextlib import suppress
 
+from syncd import allocator
+
 _PR_SET_DUMPABLE = 4  # linux/prctl.h
-
-
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # malloc.h of glibc
 _LARGE = 512 << 10  # bytes that a thread gives back to the kernel when it frees them
-_ARENAS = 4  # heaps that threads share
+_HEAPS = 4  # heaps that threads share
 
 
 def return_memory() -> None:
-    """Make this process give large pieces of memory back as soon as they are free (mallopt(3))."""
-    with suppress(OSError, AttributeError):  # a C library without mallopt
-        library = ctypes.CDLL(None)
-        library.mallopt(_M_MMAP_THRESHOLD, _LARGE)
-        library.mallopt(_M_TRIM_THRESHOLD, 2 * _LARGE)
-        library.mallopt(_M_ARENA_MAX, _ARENAS)
+    """Make this process give large pieces of memory back as soon as they are free."""
+    allocator.keep(heaps=_HEAPS, below=_LARGE)
 
 
 def forbid_dumps() -> None:

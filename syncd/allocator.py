@@ -1,0 +1,26 @@
+"""How much freed memory the C library keeps for this process, instead of giving it back.
+
+Pure but for that.  Where the C library is not glibc, everything stays as it was; nothing is raised.
+
+Source: mallopt(3).
+"""
+
+from __future__ import annotations
+
+import ctypes
+from contextlib import suppress
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # malloc.h of glibc
+
+
+def keep(*, heaps: int, below: int) -> None:
+    """Have the threads that start from now on share so many heaps, of pieces `below` some bytes.
+
+    A larger piece goes back to the kernel when it is freed, and so does what is free at the end of
+    a heap, beyond twice as many bytes.
+    """
+    with suppress(OSError, AttributeError):
+        set_option = ctypes.CDLL(None).mallopt
+        set_option(_M_ARENA_MAX, heaps)
+        set_option(_M_MMAP_THRESHOLD, below)
+        set_option(_M_TRIM_THRESHOLD, 2 * below)
