@@ -13,11 +13,12 @@ from contextlib import suppress
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # malloc.h of glibc
 
 
-def keep(*, heaps: int, below: int) -> None:
-    """Have the threads that start from now on share so many heaps, of pieces `below` some bytes.
+def keep_freed(*, heaps: int, below: int) -> None:
+    """Keep what is freed of pieces `below` some bytes, in so many heaps for all threads.
 
-    A larger piece goes back to the kernel when it is freed, and so does what is free at the end of
-    a heap, beyond twice as many bytes.
+    A larger piece is mapped by itself, unless a heap has room for it, and goes back to the kernel
+    when it is freed; so does what is free at the end of a heap, beyond twice as many bytes.  Call
+    this before threads start: each stays with the heap that it began with.
     """
     with suppress(OSError, AttributeError):
         set_option = ctypes.CDLL(None).mallopt

@@ -16,7 +16,7 @@ from __future__ import annotations
 import ctypes
 from contextlib import suppress
 
-from syncd import allocator
+from syncd.allocator import keep_freed
 
 _PR_SET_DUMPABLE = 4  # linux/prctl.h
 _LARGE = 512 << 10  # bytes that a thread gives back to the kernel when it frees them
@@ -25,7 +25,7 @@ _HEAPS = 4  # heaps that threads share
 
 def return_memory() -> None:
     """Make this process give large pieces of memory back as soon as they are free."""
-    allocator.keep(heaps=_HEAPS, below=_LARGE)
+    keep_freed(heaps=_HEAPS, below=_LARGE)
 
 
 def forbid_dumps() -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from weakref import WeakValueDictionary
@@ -286,11 +286,11 @@ class SyncEngine:
         try:
             async with self.lookup.image(context, top) as image:
                 await self.vouching.require(context, image)
-                async with (
-                    self._provenance.kept(context, top, image) as kept,
-                    self._turn(context, image),
-                ):
-                    outcome = await self._publish(context, top, image, kept, findings)
+                async with self._provenance.kept(context, top, image) as kept:
+                    if context.settings.provenance:
+                        await kept  # so that it lies beside the template before that is seen
+                    async with self._turn(context, image):
+                        outcome = await self._publish(context, top, image, findings)
         except NoImageError as exc:
             return _Brought(context, await self._passed_over.add(context, top, exc))
         return _Brought(context, outcome, is_new=True)
@@ -313,17 +313,9 @@ class SyncEngine:
         return self._turns.setdefault((own, image.manifest_digest), asyncio.Lock())
 
     async def _publish(
-        self,
-        context: SyncContext,
-        top: Descriptor,
-        image: Image,
-        kept: Awaitable[None],
-        findings: dict[str, Finding],
+        self, context: SyncContext, top: Descriptor, image: Image, findings: dict[str, Finding]
     ) -> Outcome:
-        """Publish the image in each target; one that fails does not keep the others waiting.
-
-        `kept` is over once the ledger has what the image brought.
-        """
+        """Publish the image in each target; one that fails does not keep the others waiting."""
         faults: list[PublishError] = []
         volumes: list[str] = []
         warnings: dict[str, None] = {}
@@ -333,7 +325,7 @@ class SyncEngine:
                 held = await self.lookup.held(context, target, top, image)
                 found: tuple[str, ...] = ()
                 if held is None:
-                    held, found = await self._target_sync.bring(context, target, image, kept)
+                    held, found = await self._target_sync.bring(context, target, image)
                     warnings.update(dict.fromkeys(found))
                     published |= held.template is not None
                 volumes += held.volumes

@@ -39,12 +39,19 @@ class Provenance:
     ) -> AsyncIterator[Awaitable[None]]:
         """Have the ledger get what an image brought, as far as that can be read.
 
-        It gets it while the context lasts, before what is given is over: a registry is asked one
-        thing after the other, and nobody has to wait for that who converts the image meanwhile.
+        It has it when what is given is over, and at the end of the context, also where an error
+        ends that.  A registry is asked one thing after the other, and whoever converts the image
+        need not wait for that.  Where the job is cancelled or the daemon stops, it is given up.
         """
         keeping = asyncio.ensure_future(self._keep(context, top, image))
         try:
-            yield keeping
+            try:
+                yield keeping
+            except StoppedError:
+                raise
+            except SyncdError:
+                await keeping
+                raise
             await keeping
         finally:
             keeping.cancel()

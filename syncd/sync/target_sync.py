@@ -5,8 +5,6 @@ Only the conversion takes one of the places of the image's registry.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
-
 from syncd.oci import Image
 from syncd.sync.context import SyncContext
 from syncd.sync.executors import Executors
@@ -29,9 +27,9 @@ class TargetSync:
         self._publisher = publisher
 
     async def bring(
-        self, context: SyncContext, target: Target, image: Image, kept: Awaitable[None]
+        self, context: SyncContext, target: Target, image: Image
     ) -> tuple[Held, tuple[str, ...]]:
-        """Publish the image in one target that lacks it, once `kept` is over, too.
+        """Publish the image in one target that lacks it.
 
         Return how the target holds it, and sentences on what a container of it will lack.  A file
         that somebody else put there is proven by its record, or by the conversion, and then nothing
@@ -48,7 +46,6 @@ class TargetSync:
             file = await self._executors.converting.run(
                 context.counted_by, self._templates.file, context, image, form, use
             )
-            await kept
             held = await self._executors.publishing.run(
                 target.name, self._publisher.put, context, target, image, file
             )
