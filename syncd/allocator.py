@@ -1,6 +1,6 @@
 """How much freed memory the C library keeps for this process, instead of giving it back.
 
-Pure but for that.  Where the C library is not glibc, everything stays as it was; nothing is raised.
+Where the C library is not glibc, everything stays as it was, and nothing is raised.
 
 Source: mallopt(3).
 """

@@ -39,9 +39,10 @@ class Provenance:
     ) -> AsyncIterator[Awaitable[None]]:
         """Have the ledger get what an image brought, as far as that can be read.
 
-        It has it when what is given is over, and at the end of the context, also where an error
-        ends that.  A registry is asked one thing after the other, and whoever converts the image
-        need not wait for that.  Where the job is cancelled or the daemon stops, it is given up.
+        The ledger has the attestations when the task that is given is over, and at the end of the
+        context, also where a SyncdError ends the context.  The registry is asked for one thing
+        after the other, and whoever converts the image need not wait for that.  Where the job is
+        cancelled or the daemon stops, the task is given up.
         """
         keeping = asyncio.ensure_future(self._keep(context, top, image))
         try:
