@@ -286,11 +286,9 @@ class SyncEngine:
         try:
             async with self.lookup.image(context, top) as image:
                 await self.vouching.require(context, image)
-                async with self._provenance.kept(context, top, image) as kept:
-                    if context.settings.provenance:
-                        await kept  # so that it lies beside the template before that is seen
-                    async with self._turn(context, image):
-                        outcome = await self._publish(context, top, image, findings)
+                await self._provenance.keep(context, top, image)
+                async with self._turn(context, image):
+                    outcome = await self._publish(context, top, image, findings)
         except NoImageError as exc:
             return _Brought(context, await self._passed_over.add(context, top, exc))
         return _Brought(context, outcome, is_new=True)

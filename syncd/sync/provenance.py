@@ -7,10 +7,8 @@ read, which is told.
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import Iterable
 
 import structlog
 
@@ -33,42 +31,18 @@ class Provenance:
         self._ledger = ledger
         self._executors = executors
 
-    @asynccontextmanager
-    async def kept(
-        self, context: SyncContext, top: Descriptor, image: Image
-    ) -> AsyncIterator[Awaitable[None]]:
-        """Have the ledger get what an image brought, as far as that can be read.
-
-        The ledger has the attestations when the task that is given is over, and at the end of the
-        context, also where a SyncdError ends the context.  The registry is asked for one thing
-        after the other, and whoever converts the image need not wait for that.  Where the job is
-        cancelled or the daemon stops, the task is given up.
-        """
-        keeping = asyncio.ensure_future(self._keep(context, top, image))
-        try:
-            try:
-                yield keeping
-            except StoppedError:
-                raise
-            except SyncdError:
-                await keeping
-                raise
-            await keeping
-        finally:
-            keeping.cancel()
-            await asyncio.gather(keeping, return_exceptions=True)
-
-    async def _keep(self, context: SyncContext, top: Descriptor, image: Image) -> None:
+    async def keep(self, context: SyncContext, top: Descriptor, image: Image) -> None:
+        """Ensure that the ledger has what an image brought, as far as that can be read."""
         try:
             await self._executors.looking.run(
-                context.reference.registry, self._fetch, context, top, image
+                context.reference.registry, self._keep, context, top, image
             )
         except StoppedError:
             raise
         except SyncdError as exc:
             log.warning("attestations not kept", digest=str(image.digest), error=str(exc))
 
-    def _fetch(self, context: SyncContext, top: Descriptor, image: Image) -> None:
+    def _keep(self, context: SyncContext, top: Descriptor, image: Image) -> None:
         subject = Subject(context.reference, context.repository, digests_of(image))
         brought = attestations_of(subject, top)
         key = VouchedImage.of(context.reference, image.digest, image.manifest_digest)

@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 from structlog.testing import capture_logs
 
 from syncd.config.settings import ImageSettings
-from syncd.errors import NotFoundError
 from syncd.sync.job import Result
 from tests.fakes.registry import Registry
 from tests.harness import REPOSITORY, Harness, described
-from tests.images import digest
 from tests.sigstore import IMAGE, OTHER, SLSA, attach_referrer, recorded, statement
 from tests.trust.test_attestations import SPDX, built
-from tests.waiting import until
-
-SAID = statement(IMAGE.digest, SPDX)
 
 
 async def test_kept(tmp_path: Path, registry: Registry) -> None:
@@ -59,69 +50,6 @@ async def test_beside(tmp_path: Path, registry: Registry) -> None:
         await harness.bring()
         (left,) = harness.templates
         assert left.name not in (template.name, beside.name)
-
-
-@pytest.fixture
-def come(registry: Registry) -> Iterator[threading.Event]:
-    """Give what the attestation of the tag `latest` waits for."""
-    registry.push(REPOSITORY, "latest", built(IMAGE, SAID))
-    registry.faults.stalls[digest(SAID)] = go_on = threading.Event()
-    yield go_on
-    go_on.set()
-
-
-async def test_meanwhile(tmp_path: Path, registry: Registry, come: threading.Event) -> None:
-    """The image is converted and published while its attestations come."""
-    async with Harness(tmp_path, registry) as harness:
-        bringing = asyncio.ensure_future(harness.bring())
-        await until(lambda: len(harness.templates) == 1)
-        await asyncio.sleep(0.2)  # in which the job would end
-        assert not bringing.done()
-        come.set()
-        assert (await bringing).result is Result.PUBLISHED
-        assert harness.services.ledger.attestations.all()
-
-
-async def test_beside_in_time(tmp_path: Path, registry: Registry, come: threading.Event) -> None:
-    """A template with a file beside it is not seen before that file."""
-    async with Harness(tmp_path, registry, image="provenance = true") as harness:
-        bringing = asyncio.ensure_future(harness.bring())
-        await until(lambda: digest(SAID) in registry.fetched())
-        await asyncio.sleep(0.5)  # in which the image would be published
-        assert not harness.templates
-        come.set()
-        assert (await bringing).result is Result.PUBLISHED
-        assert len(harness.templates) == 2
-
-
-async def test_fails_meanwhile(tmp_path: Path, registry: Registry, come: threading.Event) -> None:
-    """A job that fails leaves no thread behind that still fetches."""
-    (layer, *_) = (one["digest"] for one in IMAGE.document["layers"])
-    registry.replace_blob(layer, None)
-    async with Harness(tmp_path, registry) as harness:
-        bringing = asyncio.ensure_future(harness.bring())
-        await until(lambda: {layer, digest(SAID)} <= {*registry.fetched()})
-        await asyncio.sleep(0.2)  # in which the job would fail
-        assert not bringing.done()
-        come.set()
-        with pytest.raises(NotFoundError):
-            await bringing
-        assert harness.services.ledger.attestations.all()
-
-
-async def test_cancelled_meanwhile(
-    tmp_path: Path, registry: Registry, come: threading.Event
-) -> None:
-    """A job that is cancelled waits for no attestation."""
-    (layer, *_) = (one["digest"] for one in IMAGE.document["layers"])
-    registry.faults.stalls[layer] = come
-    async with Harness(tmp_path, registry) as harness:
-        bringing = asyncio.ensure_future(harness.bring())
-        await until(lambda: {layer, digest(SAID)} <= {*registry.fetched()})
-        bringing.cancel()
-        await asyncio.wait([bringing], timeout=10)
-        assert bringing.cancelled()
-        come.set()
 
 
 async def test_unreadable(tmp_path: Path, registry: Registry) -> None:
