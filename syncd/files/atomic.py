@@ -1,9 +1,5 @@
 """A file that gets its name only when all its bytes are written and on the disk.
 
-Parts of the file are flushed to the disk while later parts are written, so that the flush at the
-end has little left to do.  With a single flush at the end, the disk would be idle while the
-processor works, and the processor would be idle while the disk works.
-
 The folder is not flushed: after a power cut the name stands for the old file or for the new file,
 and both are whole.
 """
@@ -13,14 +9,12 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, cast
 
 from syncd.errors import StorageError
-
-_STEP = 8 << 20  # bytes written since the last flush, after which the next flush begins
+from syncd.files.flusher import Flusher
 
 
 @contextmanager
@@ -50,38 +44,23 @@ def atomic_write(output: Path) -> Iterator[BinaryIO]:
 
 
 class _FlushedFile(io.FileIO):
-    """A file that a thread flushes to the disk while it is written."""
+    """A file that is flushed to the disk while it is written."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, "w+")
-        self._flusher = ThreadPoolExecutor(1, thread_name_prefix="flush")
-        self._flush: Future[None] | None = None
-        self._unflushed = 0
+        self._flusher = Flusher(self.fileno())
 
     def write(self, data: bytes | memoryview, /) -> int:  # type: ignore[override] # FileIO takes any buffer
-        """Write `data`; begin a flush when `_STEP` bytes are unflushed and no flush runs."""
+        """Write `data`; raise OSError, also for a fault that an earlier flush met."""
         written = super().write(data)
-        self._unflushed += written
-        if self._unflushed >= _STEP and (self._flush is None or self._flush.done()):
-            self._check()
-            self._flush = self._flusher.submit(os.fdatasync, self.fileno())
-            self._unflushed = 0
+        self._flusher.wrote(written)
         return written
 
     def settle(self) -> None:
-        """Ensure that all bytes are on the disk.
-
-        Raise OSError, also for a fault that an earlier flush in the background met.
-        """
-        self._check()
-        os.fsync(self.fileno())
+        """Ensure that all bytes are on the disk; raise OSError as `write`."""
+        self._flusher.settle()
 
     def close(self) -> None:
-        """Close the file after the last flush in the background has ended."""
-        self._flusher.shutdown()
+        """Close the file after the last flush has ended."""
+        self._flusher.close()
         super().close()
-
-    def _check(self) -> None:
-        """Raise the error of the last flush: the kernel reports a fault only once (fsync(2))."""
-        if self._flush is not None:
-            self._flush.result()

@@ -5,7 +5,9 @@ So a file gets its name only when all its bytes are on the disk, and a file that
 already is never replaced.  The published file is a file of its own, never a second name of the
 file it was made from: whoever may change a storage's file shall not change what the service keeps,
 and the other way round.  It belongs to the user who publishes, and everybody may read it.  The
-copy shares its blocks where the file system has reflinks (copy_file_range(2) clones there).
+copy shares its blocks where the file system has reflinks (copy_file_range(2) clones there).  It
+leaves nothing in the page cache: the service's bound on memory counts that, too, and the file is
+read at another time, if not on another node.
 
 This module does not know what a template is, or which storage a folder belongs to.
 """
@@ -22,6 +24,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from syncd.errors import GrowingFileError, OccupiedNameError, StorageError
+from syncd.files.flusher import Flusher
 
 _Pause = Callable[[float], object]
 _CHUNK = 8 << 20
@@ -163,10 +166,12 @@ def _copy(source: int, target: Path) -> None:
     with _locked(_part_of(target)) as (part, path):
         if _exists(target, source):
             return
-        _copy_content(source, part)
-        # Other nodes read a shared folder as another user than the writer's (NFS's root_squash).
-        os.fchmod(part, 0o644)
-        os.fsync(part)
+        with Flusher(part, is_read_here=False) as flusher:
+            _copy_content(source, part, flusher.wrote)
+            # Other nodes read a shared folder as another user than the writer's (NFS's
+            # root_squash).
+            os.fchmod(part, 0o644)
+            flusher.settle()
         if not _link(path, target, source):
             # The file system has no hard links, and Python has no renameat2 to rename without
             # replacing: the lock keeps other processes of syncd from taking the name in between.
@@ -226,12 +231,15 @@ def _is_same(part: int, path: Path) -> bool:
         return False
 
 
-def _copy_content(source: int, part: int) -> None:
-    """Copy all bytes, in the kernel and with shared blocks where that is possible."""
+def _copy_content(source: int, part: int, wrote: Callable[[int], None]) -> None:
+    """Copy all bytes, in the kernel and with shared blocks where that is possible.
+
+    `wrote` is told how many, again and again.
+    """
     remaining, offset = os.fstat(source).st_size, 0
     while remaining:
         try:
-            copied = os.copy_file_range(source, part, min(remaining, 1 << 30), offset, offset)
+            copied = os.copy_file_range(source, part, min(remaining, _CHUNK), offset, offset)
         except OSError as exc:
             # The kernel's version decides which file systems are supported: copy_file_range(2).
             if exc.errno not in (errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS):
@@ -244,6 +252,7 @@ def _copy_content(source: int, part: int) -> None:
             copied = os.pwrite(part, data, offset)
         remaining -= copied
         offset += copied
+        wrote(copied)
 
 
 def _sync(folder: Path) -> None:

@@ -17,6 +17,7 @@ import pytest
 from syncd.errors import GrowingFileError, OccupiedNameError, StorageError
 from syncd.files.publish import publish_file, remove_part
 
+LARGE = bytes(range(256)) * (20 << 12)
 NAME = "image.tar.zst"
 CONTENT = b"template " * 1000
 
@@ -144,6 +145,44 @@ def test_durable_again(file: Path, folder: Path, calls: list[str]) -> None:
     calls.clear()
     publish_file(file, folder, NAME)
     assert calls == ["fsync cache"]
+
+
+def test_flushed_on_the_way(
+    file: Path, folder: Path, calls: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A large copy goes to the disk while it is written, and leaves the page cache then."""
+    file.write_bytes(LARGE)
+    part = f"cache/.{NAME}.part"
+
+    def leave(descriptor: int, offset: int, size: int, advice: int) -> None:
+        written = os.fstat(descriptor).st_size
+        calls.append(f"leave {written}")
+        assert (offset, size, advice) == (0, 0, os.POSIX_FADV_DONTNEED)
+
+    monkeypatch.setattr(os, "posix_fadvise", leave)
+    publish_file(file, folder, NAME)
+    assert (folder / NAME).read_bytes() == LARGE
+    assert calls[0].startswith(f"fdatasync {part} ")
+    assert calls[1].startswith("leave ")
+    assert calls[-4:] == [
+        f"fsync {part} {len(LARGE)}",
+        f"leave {len(LARGE)}",
+        f"link {part} cache/{NAME}",
+        "fsync cache",
+    ]
+
+
+def test_failed_flush_on_the_way(file: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk's fault that only a flush in the background met is told, and nothing is left."""
+
+    def failing(_: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "fdatasync", failing)
+    file.write_bytes(LARGE)
+    with pytest.raises(StorageError, match="Input/output error"):
+        publish_file(file, folder, NAME)
+    assert list(folder.iterdir()) == []
 
 
 @pytest.mark.parametrize("failing", [f".{NAME}.part", "cache"])
