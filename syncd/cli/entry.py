@@ -11,15 +11,15 @@ import threading
 from types import FrameType
 from typing import TextIO
 
+from syncd.allocator import collect_seldom
 from syncd.errors import ConfigError, InvalidReferenceError, RequestError, SyncdError
 
-_YOUNG = 10_000  # objects after which Python looks for cycles, of which there are hardly any
 _GRACE = 1.0  # seconds in which an interrupted command may tidy up
 
 
 def main() -> None:
     """Run `syncd`; exit 0 when done, 1 when failed, 2 on bad usage or configuration."""
-    gc.set_threshold(_YOUNG)
+    collect_seldom()
     atexit.register(gc.freeze)  # what the process holds at its end goes with it, unexamined
     from syncd.cli import commands, console
 

@@ -28,6 +28,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import NamedTuple, NoReturn
 
+from syncd.allocator import collect_seldom
 from syncd.errors import NoProcessError
 
 _START = 30.0  # seconds for a process to begin
@@ -180,6 +181,7 @@ def serve(main: Main, descriptor: int) -> NoReturn:
     # What is loaded is never collected, so that the forked processes go on sharing its memory.
     gc.collect()
     gc.freeze()
+    collect_seldom()
     _Server(main, socket.socket(fileno=descriptor)).run()
 
 

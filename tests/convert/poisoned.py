@@ -7,6 +7,7 @@ user `poison` only, after they read a layer and wrote a part of the template.
 from __future__ import annotations
 
 import ctypes
+import gc
 import json
 import os
 import resource
@@ -190,6 +191,8 @@ def telling(connection: socket.socket) -> None:
         "connection": connection.fileno(),
         "name": Path("/proc/self/comm").read_text().strip(),
         "parent": os.getppid(),
+        "collected": gc.get_threshold()[0],
+        "frozen": gc.get_freeze_count(),
     }
     connection.sendall(json.dumps(known).encode())
 
