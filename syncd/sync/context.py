@@ -48,12 +48,8 @@ So however many registries a caller names, and however slow they are, what is wa
 class SyncContext:
     """One reference, how it is treated, and the doors to its registry and its targets.
 
-    `platform` is the one whose manifest is wanted.  `layers` gets the bytes of the image's layers.
     `platform` is the one whose manifest is wanted.  `login` is the caller's whose job this is, or
-    None where the configuration says how to log in.
-
-
-
+    None where the configuration says how to log in.  `layers` gets the bytes of the image's layers.
     """
 
     reference: Reference
