@@ -48,6 +48,12 @@ class Repository(Source, Protocol):
         Raise NotFoundError, RegistryUnavailableError or RegistryError.
         """
 
+    def tagged(self, reference: Reference) -> bytes:
+        """Return the manifest or index that a tag means now; nothing says that it is right.
+
+        Raise as `resolve`, and LimitError for a document that is too large.
+        """
+
     def ranges(self, wanted: Descriptor, ranges: Sequence[Range]) -> Reader:
         """Open ranges of a blob, which ascend, as one stream; not verified.
 

@@ -11,8 +11,9 @@ BUNDLE_SPEC.md
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, Protocol, TypeVar
 
 from syncd.errors import EvidenceError, ImageError, NotFoundError, RegistryError
 from syncd.oci import OCI_MANIFEST, Descriptor, Digest, Reference, Repository, parse_json
@@ -26,35 +27,72 @@ _SIGNATURE_ARTIFACT = "application/vnd.dev.cosign.artifact.sig.v1+json"
 _PREDICATE = "dev.sigstore.bundle.predicateType"
 _LAYERS = (SIMPLE_SIGNING, DSSE_ENVELOPE)
 
+T = TypeVar("T")
+
+
+class Begin(Protocol):
+    """Begins to ask for something; what is returned gives the answer, or raises."""
+
+    def __call__(self, ask: Callable[[], T], /) -> Callable[[], T]:
+        """Begin with `ask`."""
+
+
+def when_needed(ask: Callable[[], T]) -> Callable[[], T]:
+    """Ask only when the answer is wanted."""
+    return ask
+
 
 class Attachments:
     """The signatures of one manifest; `unread` tells of those that nobody could read.
 
-    `beyond` counts what was not looked at, since there is too much.
+    `beyond` counts what was not looked at, since there is too much.  The places are asked what they
+    have as `begin` has it.
     """
 
-    def __init__(self, repository: Repository, name: Reference, subject: Digest) -> None:
+    def __init__(
+        self,
+        repository: Repository,
+        name: Reference,
+        subject: Digest,
+        begin: Begin = when_needed,
+    ) -> None:
         self._repository = repository
         self._name = name
         self._subject = subject
+        self._begin = begin
         self._left = LOOKED_AT_MAX
         self.unread: list[str] = []
         self.beyond = 0
 
     def found(self, predicate: str = SIGNATURE) -> Iterator[Evidence]:
-        """Yield the signatures, one request or two for each; those for `predicate` come first.
+        """Give the signatures, one request or two for each; those for `predicate` come first.
 
         Raise RegistryUnavailableError when the registry does not answer; anything else that is
         wrong with one of them keeps nobody from the others.
         """
-        yield from self._referrers(predicate)
-        yield from self._tagged("sig")
-        if predicate != SIGNATURE:
-            yield from self._tagged("att")
+        referrers = self._begin(partial(self._repository.referrers, self._subject))
+        tags = [
+            self._name.with_tag(f"{self._subject.algorithm}-{self._subject.encoded}.{suffix}")
+            for suffix in (("sig",) if predicate == SIGNATURE else ("sig", "att"))
+        ]
+        tagged = [(tag, self._begin(partial(self._repository.tagged, tag))) for tag in tags]
+        return self._found(predicate, referrers, tagged)
 
-    def _referrers(self, predicate: str) -> Iterator[Evidence]:
+    def _found(
+        self,
+        predicate: str,
+        referrers: Callable[[], list[Descriptor]],
+        tagged: list[tuple[Reference, Callable[[], bytes]]],
+    ) -> Iterator[Evidence]:
+        yield from self._referrers(predicate, referrers)
+        for tag, read in tagged:
+            yield from self._tagged(f"tag {tag.tag}", read)
+
+    def _referrers(
+        self, predicate: str, referrers: Callable[[], list[Descriptor]]
+    ) -> Iterator[Evidence]:
         try:
-            listed = self._repository.referrers(self._subject)
+            listed = referrers()
         except (RegistryError, ImageError) as exc:
             self._note("the list of referrers", exc)
             return
@@ -80,17 +118,15 @@ class Attachments:
                 continue
             yield from self._of_layers(place, layers)
 
-    def _tagged(self, suffix: str) -> Iterator[Evidence]:
-        tag = f"{self._subject.algorithm}-{self._subject.encoded}.{suffix}"
+    def _tagged(self, place: str, read: Callable[[], bytes]) -> Iterator[Evidence]:
         try:
-            top = self._repository.resolve(self._name.with_tag(tag))
-            layers = _layers(parse_json(self._repository.document(top), tag), tag)
+            layers = _layers(parse_json(read(), place), place)
         except NotFoundError:
             return
         except (RegistryError, ImageError) as exc:
-            self._note(f"tag {tag}", exc)
+            self._note(place, exc)
             return
-        yield from self._of_layers(f"tag {tag}", layers)
+        yield from self._of_layers(place, layers)
 
     def _of_layers(self, place: str, layers: list[Descriptor]) -> Iterator[Evidence]:
         for layer in reversed(layers):  # cosign appends: what was signed last stands last

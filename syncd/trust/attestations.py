@@ -10,12 +10,13 @@ https://github.com/sigstore/cosign/blob/main/specs/ATTESTATION_SPEC.md and BUNDL
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from syncd.errors import EvidenceError, ImageError, RegistryError
-from syncd.oci import OCI_MANIFEST, Descriptor, parse_json
+from syncd.oci import INDEX_TYPES, OCI_MANIFEST, Descriptor, parse_json
 from syncd.trust.attachments import Attachments
 from syncd.trust.claim import IN_TOTO, SIGNATURE, statement_claim
 from syncd.trust.subject import Subject
@@ -25,7 +26,10 @@ KEPT_MAX = 16
 BYTES_MAX = 16 << 20
 """Bytes of the attestations of one image that are kept."""
 
+_PLACES = 3  # places that are asked at a time what they have: most have nothing
 _KIND, _OF = "vnd.docker.reference.type", "vnd.docker.reference.digest"
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +58,16 @@ def attestations_of(subject: Subject, top: Descriptor) -> Brought:
     Raise RegistryError when the registry does not answer.
     """
     brought, left, beyond = Brought(), BYTES_MAX, 0
-    for found in _all(subject, top, brought.faults):
-        if len(brought.kept) == KEPT_MAX or len(found.content) > left:
-            beyond += 1
-            continue
-        left -= len(found.content)
-        brought.kept.append(found)
+    threads = ThreadPoolExecutor(_PLACES, thread_name_prefix="attestations")
+    try:
+        for found in _all(subject, top, brought.faults, threads):
+            if len(brought.kept) == KEPT_MAX or len(found.content) > left:
+                beyond += 1
+                continue
+            left -= len(found.content)
+            brought.kept.append(found)
+    finally:
+        threads.shutdown(cancel_futures=True)
     if beyond:
         brought.faults.append(
             f"{beyond} more attestations are not kept: beyond {KEPT_MAX} or {BYTES_MAX} bytes"
@@ -67,11 +75,21 @@ def attestations_of(subject: Subject, top: Descriptor) -> Brought:
     return brought
 
 
-def _all(subject: Subject, top: Descriptor, faults: list[str]) -> Iterator[Attestation]:
-    yield from _listed(subject, top, faults)
-    for digest in subject.digests:
-        attached = Attachments(subject.repository, subject.reference, digest)
-        for evidence in attached.found(""):
+def _all(
+    subject: Subject, top: Descriptor, faults: list[str], threads: Executor
+) -> Iterator[Attestation]:
+    def begin(ask: Callable[[], T]) -> Callable[[], T]:
+        return threads.submit(ask).result
+
+    attachments = [
+        Attachments(subject.repository, subject.reference, digest, begin)
+        for digest in subject.digests
+    ]
+    found = [attached.found("") for attached in attachments]
+    if top.media_type in INDEX_TYPES:
+        yield from _listed(subject, top, faults)
+    for digest, attached, evidences in zip(subject.digests, attachments, found, strict=True):
+        for evidence in evidences:
             if evidence.claim.predicate != SIGNATURE and str(digest) in evidence.claim.subjects:
                 yield Attestation(evidence.claim.predicate, evidence.place, evidence.content)
         faults += attached.unread

@@ -622,7 +622,7 @@ def test_tags(registry: Fake) -> None:
 
 def test_too_many_tags(registry: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
     """A list of more tags than memory is given for is refused, whatever its pages hold."""
-    monkeypatch.setattr("syncd.oci.registry.client._TAGS_MAX", 3)
+    monkeypatch.setattr("syncd.oci.registry.pages._TAGS_MAX", 3)
     for tag in ("a", "b", "c"):
         registry.push(REPOSITORY, tag, IMAGE)
     assert len(door(registry).tags()) == 3

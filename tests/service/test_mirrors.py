@@ -61,6 +61,8 @@ async def test_one_question(tmp_path: Path, registry: Registry, mirror: Registry
     async with behind(tmp_path, registry, f"http://{mirror.address}") as harness:
         await publish(harness)
         assert registry.requests[0] == ("HEAD", f"/v2/{REPOSITORY}/manifests/latest")
+        assert [path for _, path in registry.requests if path.endswith(".sig")]
+        assert not [path for _, path in mirror.requests if path.endswith(".sig")]
         assert served(registry) == set()
         assert served(mirror) >= DOCUMENTS | {TEXT_LAYER}
 
@@ -238,6 +240,7 @@ async def test_tags(tmp_path: Path, registry: Registry, mirror: Registry) -> Non
     async with behind(tmp_path, registry, f"http://{mirror.address}", tags=True) as harness:
         await publish(harness)
         assert not [path for _, path in registry.requests if path.endswith("/latest")]
+        assert [path for _, path in mirror.requests if path.endswith(".sig")]
         lacks(mirror)
         await publish(harness)  # what the registry has: another image
 

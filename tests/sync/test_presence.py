@@ -98,6 +98,10 @@ class Nowhere:
         """Fail."""
         raise AssertionError("the registry was asked")
 
+    def tagged(self, reference: Reference) -> bytes:
+        """Fail."""
+        raise AssertionError("the registry was asked")
+
     def tags(self) -> list[str]:
         """Fail."""
         raise AssertionError("the registry was asked")

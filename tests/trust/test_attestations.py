@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import threading
 from typing import Any
 
+import pytest
+
+from syncd.errors import RegistryUnavailableError
 from syncd.oci import AnonymousAccess, Descriptor, Digest, Reference
 from syncd.oci.registry import Registry as Client
+from syncd.oci.registry import Timeouts
 from syncd.trust import Subject, attestations_of
 from syncd.trust.attestations import KEPT_MAX
 from tests.fakes.registry import Registry
@@ -21,6 +27,7 @@ from tests.sigstore import (
     recorded,
     statement,
 )
+from tests.waiting import until
 
 REPOSITORY = "org/repo/image"
 SPDX = "https://spdx.dev/Document"
@@ -65,7 +72,8 @@ def brought(registry: Registry, content: Content) -> tuple[list[tuple[str, str]]
     """Return predicates and places of an image's attestations, and what is said of the others."""
     registry.push(REPOSITORY, "latest", content)
     name = Reference.parse(f"{registry.address}/{REPOSITORY}:latest")
-    client = Client(name, AnonymousAccess(registry.address, plain_http=True))
+    access = AnonymousAccess(registry.address, plain_http=True)
+    client = Client(name, access, timeouts=Timeouts(attempts=1))
     digests = tuple(dict.fromkeys(map(Digest.parse, (content.digest, IMAGE.digest))))
     found = attestations_of(
         Subject(name, client, digests), Descriptor.parse(content.descriptor, "the image")
@@ -89,6 +97,32 @@ def test_attached(registry: Registry) -> None:
     attach_tag(registry, REPOSITORY, IMAGE.digest, layer, suffix="att")
     kept, faults = brought(registry, IMAGE)
     assert (kept, faults) == ([(SLSA, "referrer"), (SLSA, "tag")], [])
+
+
+async def test_side_by_side(registry: Registry) -> None:
+    """What most images lack is asked for at once, by one request each."""
+    (named, at) = IMAGE.digest, IMAGE.digest.replace(":", "-")
+    asked = threading.Event()
+    registry.faults.stalls |= dict.fromkeys((named, f"{at}.sig", f"{at}.att"), asked)
+    finding = asyncio.ensure_future(asyncio.to_thread(brought, registry, IMAGE))
+    await until(lambda: len(registry.requests) == 3)
+    asked.set()
+    assert await finding == ([], [])
+    place = f"/v2/{REPOSITORY}"
+    assert sorted(registry.requests) == [
+        ("GET", f"{place}/manifests/{at}"),
+        ("GET", f"{place}/manifests/{at}.att"),
+        ("GET", f"{place}/manifests/{at}.sig"),
+        ("GET", f"{place}/referrers/{named}"),
+    ]
+
+
+def test_silent(registry: Registry) -> None:
+    """A registry that fails is told of, and leaves no thread behind."""
+    registry.faults.refusals = [(503, {}, b"")] * 9
+    with pytest.raises(RegistryUnavailableError):
+        brought(registry, IMAGE)
+    assert not [one for one in threading.enumerate() if one.name.startswith("attestations")]
 
 
 def test_bounds(registry: Registry) -> None:

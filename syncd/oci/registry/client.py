@@ -16,7 +16,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from itertools import chain
 
 import oras.provider
 import requests
@@ -35,7 +34,7 @@ from syncd.oci.backoff import LONGEST_WAIT, backoff
 from syncd.oci.document import INDEX_TYPES, MANIFEST_TYPES, document_type, parse_json
 from syncd.oci.manifest import UNKNOWN_SIZE, Descriptor, Reader
 from syncd.oci.range_reader import Range
-from syncd.oci.reference import Digest, Reference, is_tag
+from syncd.oci.reference import Digest, Reference
 from syncd.oci.registry.auth import Logins
 from syncd.oci.registry.byteranges import opened
 from syncd.oci.registry.clock import clock_skew
@@ -49,7 +48,7 @@ from syncd.oci.registry.errors import (
     untrusted,
 )
 from syncd.oci.registry.large import LARGE, turn_of
-from syncd.oci.registry.pages import Document, pages, tags_in
+from syncd.oci.registry.pages import Document, pages, tags_of
 from syncd.oci.registry.referrers import PAGES_MAX, entries, fallback_tag
 from syncd.oci.registry.session import Timeouts, client
 from syncd.oci.registry.stream import REASON_MAX, BlobStream, cause_of, starts_at
@@ -59,7 +58,6 @@ from syncd.progress import Pause
 _PAGE_HINT = "check the host's name, and whether a login page or a proxy stands before it"
 _PASSED_AT_A_TIME = 1 << 20
 _TAG_PAGES_MAX = 200
-_TAGS_MAX = 200_000
 # What requests and the standard library raise for an address or a header that is none.
 _NOWHERE = (ValueError, requests.exceptions.TooManyRedirects)
 _ACCEPT = ", ".join((*INDEX_TYPES, *MANIFEST_TYPES))
@@ -112,7 +110,7 @@ class Registry:
         Raise NotFoundError, RegistryUnavailableError or RegistryError; ImageError where it had to
         be read and is neither an index nor a manifest.
         """
-        url = f"{self._base}/manifests/{reference.digest or reference.tag or 'latest'}"
+        url = self._manifest(reference)
         with deadline(self._timeouts.look):
             found = self._resolve_by_head(url, str(reference))
             if found is None:
@@ -121,6 +119,11 @@ class Registry:
         if reference.digest is not None and found.digest != reference.digest:
             raise VerificationError(f"{self._host} answers {found.digest} for {reference}")
         return found
+
+    def tagged(self, reference: Reference) -> bytes:
+        """Return the document that a tag means now, by one GET request; raise as `resolve`."""
+        with deadline(self._timeouts.look):
+            return self._read(self._manifest(reference), str(reference)).content
 
     def document(self, wanted: Descriptor) -> bytes:
         """Return a manifest, index or config, verified against its descriptor."""
@@ -155,6 +158,9 @@ class Registry:
         """Open ranges of a blob by one request, as one stream; raise NoRangesError for others."""
         return opened(wanted, ranges, self._login, partial(self._open, wanted), self._stream)
 
+    def _manifest(self, reference: Reference) -> str:
+        return f"{self._base}/manifests/{reference.digest or reference.tag or 'latest'}"
+
     def _open(self, wanted: Descriptor, span: str) -> requests.Response:
         headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={span}"} if span else {})
         url = f"{self._base}/blobs/{wanted.digest}"
@@ -175,23 +181,14 @@ class Registry:
 
         What the grammar of the specification does not allow is no tag: it is skipped, and told.
         """
-        found: dict[str, None] = {}
-        odd: list[str] = []
         with deadline(self._timeouts.look):
             url = f"{self._base}/tags/list?n=1000"
             listed = pages(self._read, url, f"the tags of {self._name}", _TAG_PAGES_MAX)
-            for tag in chain.from_iterable(
-                tags_in(page, self._host, self._name) for page in listed
-            ):
-                if isinstance(tag, str) and is_tag(tag):
-                    found[tag] = None
-                else:
-                    odd.append(self._login.redacted(repr(tag))[:100])
-                if len(found) + len(odd) > _TAGS_MAX:
-                    raise RegistryError(f"{self._name} has more than {_TAGS_MAX} tags")
-        if odd:
-            log.warning("tags skipped", repository=self._name, number=len(odd), first=odd[:3])
-        return list(found)
+            tags = tags_of(listed, self._host, self._name)
+        if tags.odd:
+            first = [self._login.redacted(text)[:100] for text in tags.first_odd]
+            log.warning("tags skipped", repository=self._name, number=tags.odd, first=first)
+        return tags.found
 
     def referrers(self, subject: Digest) -> list[Descriptor]:
         """Return what refers to a manifest, as far as the registry lists it.

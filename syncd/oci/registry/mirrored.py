@@ -104,6 +104,12 @@ class MirroredRepository:
             return self._source.resolve(reference)
         return self._ask(lambda repository: repository.resolve(reference))
 
+    def tagged(self, reference: Reference) -> bytes:
+        """Return the document that a tag means now; raise as the registry does."""
+        if not self._tags:
+            return self._source.tagged(reference)
+        return self._ask(lambda repository: repository.tagged(reference))
+
     def document(self, wanted: Descriptor) -> bytes:
         """Return a manifest, index or config, verified against its descriptor."""
         return self._ask(lambda repository: repository.document(wanted))

@@ -9,11 +9,17 @@ Source: https://github.com/opencontainers/distribution-spec/blob/main/spec.md, "
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
+from typing import NamedTuple
 from urllib.parse import urljoin, urlsplit
 
 from syncd.errors import RegistryError
+from syncd.oci.reference import is_tag
+
+_TAGS_MAX = 200_000
+_TOLD = 3  # things that are no tags
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +53,34 @@ def pages(
     raise RegistryError(f"{subject} have more pages than {most}")
 
 
-def tags_in(page: bytes, host: str, repository: str) -> list[object]:
-    """Return what a page of a list of tags names; raise RegistryError where it is none."""
+class Tags(NamedTuple):
+    """The tags of a list, each once; how many other things it names, and the first of these."""
+
+    found: list[str]
+    odd: int
+    first_odd: list[str]
+
+
+def tags_of(listed: Iterable[bytes], host: str, repository: str) -> Tags:
+    """Return what the pages of a list of tags name; what the grammar does not allow is no tag.
+
+    Raise RegistryError where a page is no such list, or all name more than 200,000 tags.
+    """
+    found: dict[str, None] = {}
+    odd, first_odd = 0, []
+    for tag in chain.from_iterable(_tags_in(page, host, repository) for page in listed):
+        if isinstance(tag, str) and is_tag(tag):
+            found[tag] = None
+        else:
+            odd += 1
+            if odd <= _TOLD:
+                first_odd.append(repr(tag))
+        if len(found) + odd > _TAGS_MAX:
+            raise RegistryError(f"{repository} has more than {_TAGS_MAX} tags")
+    return Tags(list(found), odd, first_odd)
+
+
+def _tags_in(page: bytes, host: str, repository: str) -> list[object]:
     try:
         tags = json.loads(page)["tags"] or []
     except (ValueError, KeyError, TypeError, RecursionError) as exc:
