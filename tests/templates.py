@@ -15,7 +15,7 @@ from syncd.convert.frame_store import FrameSizes, FrameStore
 from syncd.convert.options import Options
 from syncd.convert.pipeline import convert
 from syncd.convert.scratch import ScratchSpace
-from syncd.convert.template_writer import WrittenTemplate
+from syncd.convert.written_template import WrittenTemplate
 from syncd.limits import Allowance, Limits
 from syncd.oci.reference import Platform
 from syncd.oci.source import open_image

@@ -13,8 +13,8 @@ from syncd.convert.isolation import ConversionProcesses
 from syncd.convert.options import Options
 from syncd.convert.pipeline import Convert, alive, convert
 from syncd.convert.scratch import ScratchSpace, kept_at
-from syncd.convert.template_writer import WrittenTemplate
 from syncd.convert.workdir import conversion_folder, remove_abandoned
+from syncd.convert.written_template import WrittenTemplate
 
 __all__ = [
     "Capacity",

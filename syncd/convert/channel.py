@@ -151,6 +151,14 @@ def number(message: Message, key: str) -> int:
     return value
 
 
+def flag(message: Message, key: str) -> bool:
+    """Return a yes or no of a message; raise NonsenseError when it has none."""
+    value = message.get(key)
+    if type(value) is not bool:
+        raise NonsenseError(f"{key} is neither yes nor no")
+    return value
+
+
 def ranges_of(message: Message, size: int) -> list[Range]:
     """Return the ranges of a blob of so many bytes; raise NonsenseError when they are none."""
     said = message.get("ranges")

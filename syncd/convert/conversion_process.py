@@ -81,7 +81,8 @@ def convert_with(act: Attempt, connection: socket.socket) -> None:
     _restrict(job.options.limits.memory)
     daemon = _Daemon(channel)
     layers = _Layers(daemon, job.image)
-    opened = OpenedImage(job.image, layers.open, layers.open_ranges if job.ranges else None)
+    ranges = layers.open_ranges if job.ranges else None
+    opened = OpenedImage(job.image, layers.open, ranges, layers.mistrust)
     progress = _Progress(daemon)
     scratch = job.options.scratch.counted_by(_Lease(daemon, "write", _WRITE_STEP).hold)
     options = replace(job.options, scratch=scratch, progress=progress)
@@ -223,6 +224,14 @@ class _Layers:
     def open_ranges(self, wanted: Descriptor, ranges: Sequence[Range]) -> PipedLayer:
         """Open ranges of a layer; raise what opening them raises in the daemon."""
         return self._open(wanted, ranges=ranges)
+
+    def mistrust(self, known: int) -> int:
+        """Have others asked than those that gave bytes, unless more than `known` are mistrusted.
+
+        Return how many are.
+        """
+        mistrusted: int = self._daemon.ask("mistrust", known=known)["mistrusted"]
+        return mistrusted
 
     def _open(self, wanted: Descriptor, **more: object) -> PipedLayer:
         number, end = self._daemon.expect()

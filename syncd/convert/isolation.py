@@ -38,8 +38,8 @@ from syncd.convert.fork_server import Forked, ForkServer, Main
 from syncd.convert.layer_pipe import pump
 from syncd.convert.options import Options
 from syncd.convert.pipeline import LAYERS_AT_A_TIME, convert
-from syncd.convert.template_writer import WrittenTemplate
 from syncd.convert.written_message import written_of
+from syncd.convert.written_template import WrittenTemplate
 from syncd.errors import (
     ConversionDiedError,
     NoProcessError,
@@ -180,6 +180,9 @@ class _Conversation:
                     raise NonsenseError("a layer that the image lacks")
                 ids = number(message, "id"), number(message, "end")
                 self._help(self._pump, self._way_to(self._layers[nth], message), *ids)
+            case "mistrust":
+                mistrusted = self._image.mistrust(number(message, "known"))
+                self._send({"id": number(message, "id"), "mistrusted": mistrusted})
             case "failed":
                 raise error_of(message.get("error"))
             case "short":

@@ -27,6 +27,7 @@ from syncd.convert.options import Options
 from syncd.convert.overlay import Tree
 from syncd.convert.parts import PartialPulls
 from syncd.convert.unpack import Unpacked, UnpackResources, explained, recall
+from syncd.convert.written_template import WrittenTemplate
 from syncd.errors import ImageError, LostFrameError, StoppedError, StorageError, SyncdError
 from syncd.files import atomic_write
 from syncd.formats import Format
@@ -42,15 +43,15 @@ _NICER = 5  # steps of niceness
 _READ = 1 << 20
 
 
-Convert = Callable[[OpenedImage, Path, Options], template_writer.WrittenTemplate]
+Convert = Callable[[OpenedImage, Path, Options], WrittenTemplate]
 """Converts an image as `convert` does: in this process, or in others."""
-Attempt = Callable[[OpenedImage, Path, Options, Share], template_writer.WrittenTemplate]
+Attempt = Callable[[OpenedImage, Path, Options, Share], WrittenTemplate]
 """Converts once, as `attempt` does: in this process, or in another one."""
 
 
 def convert(
     image: OpenedImage, output: Path, options: Options, run: Attempt | None = None
-) -> template_writer.WrittenTemplate:
+) -> WrittenTemplate:
     """Write the image as a template to `output`, replacing what is there.
 
     The result describes the whole file; it has the diff_id of the flattened tar if the format is
@@ -114,9 +115,7 @@ def alive(progress: Progress, what: str) -> Alive:
     return still
 
 
-def attempt(
-    opened: OpenedImage, output: Path, options: Options, share: Share
-) -> template_writer.WrittenTemplate:
+def attempt(opened: OpenedImage, output: Path, options: Options, share: Share) -> WrittenTemplate:
     """Convert once.
 
     Raise LostFrameError when an earlier template has lost a frame meanwhile, and CrowdedError when
@@ -172,6 +171,7 @@ def attempt(
                 written,
                 warnings=(*findings.warnings, *lost, *pulls.doubts),
                 is_suitable=not findings.obstacles,
+                is_doubted=bool(pulls.doubts),
             )
             if options.format is Format.OCI and written.diff_id is not None:
                 archived = _archived(file, image, written, written.diff_id)
@@ -194,8 +194,8 @@ def _write_table(table: FrameTable, path: Path) -> None:
 
 
 def _archived(
-    file: BinaryIO, image: Image, layer: template_writer.WrittenTemplate, diff_id: Digest
-) -> template_writer.WrittenTemplate:
+    file: BinaryIO, image: Image, layer: WrittenTemplate, diff_id: Digest
+) -> WrittenTemplate:
     """Complete an OCI archive around its layer; return what the file is as a whole."""
     descriptor = Descriptor(oci_writer.OCI_LAYER, layer.digest, layer.size)
     size = oci_writer.finish(file, image, Layer(descriptor, diff_id))
@@ -242,15 +242,18 @@ def _unpacked(
                 return kept
         # A layer that was kept unpacked is not read, and not told of.
         blob = layer.descriptor
-        with pulls.look(layer) as prospect:
-            if prospect is not None:
-                pulled = pulls.pull(prospect, until_over)
-                if pulled is not None:
-                    return pulled
-            advance = until_over(progress.begin("layer", str(blob.digest), blob.size))
-            advance(0)
-            with closing(opened.open_layer(blob)) as reader, share.working():
-                return pulls.unpack(reader, layer, prospect, advance)
+        while True:
+            with pulls.look(layer) as prospect:
+                if prospect is not None:
+                    pulled = pulls.pull(prospect, until_over)
+                    if pulled is not None:
+                        return pulled
+                if pulls.is_anew(layer):
+                    continue
+                advance = until_over(progress.begin("layer", str(blob.digest), blob.size))
+                advance(0)
+                with closing(opened.open_layer(blob)) as reader, share.working():
+                    return pulls.unpack(reader, layer, prospect, advance)
 
     with ThreadPoolExecutor(LAYERS_AT_A_TIME, thread_name_prefix="layer") as pool:
         running = {}

@@ -17,7 +17,6 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import BinaryIO, NamedTuple, Self
 from zlib import crc32
 
@@ -27,32 +26,14 @@ from syncd.convert.background import Digester, Helper
 from syncd.convert.capacity import FRAME
 from syncd.convert.frame_store import THREADS, Frame, FrameSizes, FrameStore, FrameTable
 from syncd.convert.overlay import Entry
+from syncd.convert.written_template import WrittenTemplate
 from syncd.errors import StorageError
 from syncd.limits import Allowance, Hold, unbounded
-from syncd.oci import Digest
 from syncd.tar import BLOCK, END_OF_ARCHIVE, encode_header, padding
 
 _CUT_EVERY = 16  # members, on average, once a frame has its least size
 _WRITING = 16 << 20  # bytes of memory for frames on their way, plain and stored
 _BYTES_UNDER_WAY = 8 << 20  # plain bytes that are compressed, or wait for it, at a time
-
-
-@dataclass(frozen=True, slots=True)
-class WrittenTemplate:
-    """What was written: compressed and plain size in bytes, and the digest of the file.
-
-    `diff_id` is the digest of the plain tar if it was asked for; `table` lists the frames if the
-    conversion is to be remembered.  `warnings` are sentences for whoever asked for the
-    template, and `is_suitable` tells whether an unprivileged container can be made from it.
-    """
-
-    size: int
-    plain_size: int
-    digest: Digest
-    diff_id: Digest | None = None
-    table: FrameTable | None = None
-    warnings: tuple[str, ...] = ()
-    is_suitable: bool = True
 
 
 class Stretch(NamedTuple):

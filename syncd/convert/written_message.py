@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from syncd.convert.channel import Message, NonsenseError, number, text
-from syncd.convert.template_writer import WrittenTemplate
+from syncd.convert.channel import Message, NonsenseError, flag, number, text
+from syncd.convert.written_template import WrittenTemplate
 from syncd.errors import InvalidReferenceError
 from syncd.oci import Digest
 
@@ -19,14 +19,14 @@ def message_of(written: WrittenTemplate) -> Message:
         "diff_id": str(written.diff_id) if written.diff_id else None,
         "warnings": written.warnings,
         "is_suitable": written.is_suitable,
+        "is_doubted": written.is_doubted,
     }
 
 
 def written_of(message: Message) -> WrittenTemplate:
     """Return what a process says was written; raise NonsenseError."""
     warnings, diff_id = message.get("warnings"), message.get("diff_id")
-    suitable = message.get("is_suitable")
-    if not isinstance(warnings, list) or len(warnings) > _WARNINGS or type(suitable) is not bool:
+    if not isinstance(warnings, list) or len(warnings) > _WARNINGS:
         raise NonsenseError("no result")
     try:
         return WrittenTemplate(
@@ -35,7 +35,8 @@ def written_of(message: Message) -> WrittenTemplate:
             Digest.parse(text(message, "digest")),
             None if diff_id is None else Digest.parse(text(message, "diff_id")),
             warnings=tuple(text({"warning": warning}, "warning") for warning in warnings),
-            is_suitable=suitable,
+            is_suitable=flag(message, "is_suitable"),
+            is_doubted=flag(message, "is_doubted"),
         )
     except InvalidReferenceError as exc:
         raise NonsenseError("a digest that is none") from exc

@@ -67,8 +67,15 @@ class Repository(Source, Protocol):
     def referrers(self, subject: Digest) -> list[Descriptor]:
         """Return what the registry says refers to a manifest; raise as `resolve`."""
 
-    def mistrust(self) -> bool:
-        """Ask the mirrors no more whose blobs were read; tell whether there are any."""
+    def mistrust(self, known: int | None = None) -> int:
+        """Mistrust the mirrors whose blobs were read: this object asks them no more.
+
+        Of these may be ones that are not to blame, so nothing is done where more than `known` are
+        mistrusted already.  Return how many are.
+        """
+
+    def settle(self, *, lied: bool) -> None:
+        """Have nobody ask the mistrusted mirrors for a while if they lied; else ask them again."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,7 +35,6 @@ from syncd.convert import (
 from syncd.errors import (
     ConversionDiedError,
     FullStateError,
-    ImageError,
     NoRoomError,
     StorageError,
 )
@@ -47,6 +46,7 @@ from syncd.sync.deaths import Deaths
 from syncd.sync.job import LayerBytes
 from syncd.sync.layer_reading import LayerReading, layer_sizes, ranges_of
 from syncd.sync.ledger import Ledger
+from syncd.sync.mirror_trust import converted
 from syncd.sync.state_room import Need, RoomShare, StateRoom
 from syncd.sync.tally import Counted, Instead
 from syncd.sync.template_use import TABLE, WARNINGS, TemplateUse
@@ -233,6 +233,7 @@ class TemplateCache:
                 keep=private or blob.digest in share.need.blobs,
             ),
             ranges_of(blobs, context) if by_parts else None,
+            context.repository.mistrust,
         )
         reading = LayerReading(context.progress, blobs)
         options = Options(
@@ -247,7 +248,8 @@ class TemplateCache:
             table=table,
         )
         try:
-            written = self._converted(context, opened, unfinished, options)
+            convert = partial(self._convert, opened, unfinished, options)
+            written = converted(convert, context.repository)
         except ConversionDiedError as exc:
             raise self._deaths.count(image.manifest_digest, exc) from exc
         self._deaths.forget(image.manifest_digest)
@@ -259,17 +261,6 @@ class TemplateCache:
         if written.is_suitable:
             self._suitable.add(written.digest)
         return CachedTemplate(path, template_format, written.digest, written.warnings)
-
-    def _converted(
-        self, context: SyncContext, opened: OpenedImage, unfinished: Path, options: Options
-    ) -> WrittenTemplate:
-        """Convert the image, once more where a mirror's bytes may be to blame for a fault."""
-        try:
-            return self._convert(opened, unfinished, options)
-        except ImageError:
-            if not context.repository.mistrust():
-                raise
-        return self._convert(opened, unfinished, options)
 
     def _earlier(self) -> list[tuple[Path, Path]]:
         """Return the finished files that were used last, with their tables."""

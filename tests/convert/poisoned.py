@@ -22,7 +22,7 @@ from syncd.convert.capacity import Share
 from syncd.convert.conversion_process import convert_with
 from syncd.convert.options import Options
 from syncd.convert.pipeline import attempt
-from syncd.convert.template_writer import WrittenTemplate
+from syncd.convert.written_template import WrittenTemplate
 from syncd.oci import OpenedImage
 from tests.processes import MARK
 
@@ -36,6 +36,7 @@ NONSENSE: dict[str, bytes] = {
     "unknown": b'{"say":"something"}\n',
     "no such layer": b'{"say":"open","id":1,"end":2,"layer":7}\n',
     "negative layer": b'{"say":"open","id":1,"end":2,"layer":-1}\n',
+    "mistrust of nothing": b'{"say":"mistrust","id":1}\n',
     "no ranges": b'{"say":"open","id":1,"end":2,"layer":0,"ranges":[]}\n',
     "odd ranges": b'{"say":"open","id":1,"end":2,"layer":0,"ranges":[[0]]}\n',
     "ranges of text": b'{"say":"open","id":1,"end":2,"layer":0,"ranges":[["0",1]]}\n',

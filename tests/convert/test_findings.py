@@ -14,7 +14,7 @@ import pytest
 from syncd.convert.options import Options
 from syncd.convert.pipeline import convert
 from syncd.convert.scratch import ScratchSpace
-from syncd.convert.template_writer import WrittenTemplate
+from syncd.convert.written_template import WrittenTemplate
 from syncd.errors import ImageError
 from syncd.formats import Format
 from syncd.oci.source import open_image

@@ -20,7 +20,7 @@ import zstandard
 from syncd.convert.options import Options
 from syncd.convert.pipeline import convert
 from syncd.convert.scratch import ScratchSpace
-from syncd.convert.template_writer import WrittenTemplate
+from syncd.convert.written_template import WrittenTemplate
 from syncd.formats import Format
 from syncd.oci.source import open_image
 from tests.archives import (

@@ -36,9 +36,11 @@ from syncd.limits import Limits
 from syncd.oci import Descriptor, OpenedImage, Reader, open_image
 from syncd.progress import Advance, Silence
 from tests.archives import directory, file, hardlink
+from tests.chunked import chunked_layer
 from tests.convert import poisoned
-from tests.convert.parts.pulling import Puller
-from tests.convert.parts.test_pull import FIRST, SECOND
+from tests.convert.parts.pulling import Puller, pulled_whole
+from tests.convert.parts.test_mirrors import Mirrors
+from tests.convert.parts.test_pull import FIRST, SECOND, spoiled, swap_files, tree
 from tests.convert.poisoned import NONSENSE
 from tests.images import Content, image, layer, write_layout
 from tests.processes import hanging_below, is_gone, until
@@ -146,6 +148,21 @@ class Steps(Silence):
             self.done[step, subject, total] += amount
 
         return advance
+
+
+def test_mirrors(processes: ConversionProcesses, tmp_path: Path) -> None:
+    """A process that gets other bytes has others asked, and says whether all was right then."""
+    puller = Puller(tmp_path, act=processes.convert)
+    puller.pull(FIRST)
+    mirrors = Mirrors(1, 1)
+    puller.spoil = mirrors.before
+    third = chunked_layer(tree(b"third"))
+    assert puller.pull(third) == pulled_whole(tmp_path, third)
+    assert puller.whole == []
+    assert mirrors.mistrusted == {0}
+    assert not puller.written[-1].is_doubted
+    puller.pull(spoiled(swap_files))
+    assert puller.written[-1].is_doubted
 
 
 def test_progress(processes: ConversionProcesses, tmp_path: Path) -> None:

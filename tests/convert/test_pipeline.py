@@ -20,7 +20,7 @@ from syncd.convert.frame_store import FrameSizes
 from syncd.convert.options import Options
 from syncd.convert.pipeline import attempt, convert
 from syncd.convert.scratch import ScratchSpace
-from syncd.convert.template_writer import WrittenTemplate
+from syncd.convert.written_template import WrittenTemplate
 from syncd.errors import (
     ImageError,
     LimitError,

@@ -19,7 +19,8 @@ from blake3 import blake3
 from syncd.convert.frame_store import THREADS, FrameSizes, FrameStore
 from syncd.convert.overlay import Entry
 from syncd.convert.scratch import ScratchSpace
-from syncd.convert.template_writer import WrittenTemplate, write
+from syncd.convert.template_writer import write
+from syncd.convert.written_template import WrittenTemplate
 from syncd.errors import LimitError, LostFrameError, StorageError
 from syncd.limits import Allowance, Limits
 from syncd.tar.member import DIRECTORY, FILE, HARD_LINK, SYMLINK, Member

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
 
@@ -17,7 +18,8 @@ from syncd.service.checks import check_results
 from syncd.service.mirror_checks import mirror_results
 from syncd.service.schedule import Schedule
 from syncd.sync.job import Result
-from tests.convert.parts.test_pull import FIRST, SECOND
+from tests.chunked import chunked_layer
+from tests.convert.parts.test_pull import FIRST, SECOND, spoiled, swap_files, tree
 from tests.fakes.registry import Registry
 from tests.harness import REPOSITORY, Harness, sample
 from tests.images import digest, image
@@ -231,6 +233,43 @@ async def test_ranges(
     whole = [asked for (_, path), asked in zip(mirror.requests, mirror.ranges, strict=True)
              if digest(SECOND.stored) in path and not asked]  # fmt: skip
     assert whole == []
+
+
+@pytest.mark.parametrize("number", [1, 2])
+async def test_lies_in_ranges(tmp_path: Path, registry: Registry, number: int) -> None:
+    """Mirrors whose ranges alone are wrong are passed over, and the registry gives the parts."""
+    with ExitStack() as stack, structlog.testing.capture_logs() as logs:
+        mirrors = [stack.enter_context(Registry()) for _ in range(number)]
+        urls = [f"http://{mirror.address}" for mirror in mirrors]
+        async with behind(tmp_path, registry, *urls) as harness:
+            for layer in (FIRST, SECOND):
+                for place in (registry, *mirrors):
+                    place.push(REPOSITORY, "latest", image(layer))
+                outcome = await harness.bring()
+                assert (outcome.result, outcome.warnings) == (Result.PUBLISHED, ())
+                for mirror in mirrors:
+                    mirror.faults.shift = 1
+    asked = [asked for (_, path), asked in zip(registry.requests, registry.ranges, strict=True)
+             if digest(SECOND.stored) in path]  # fmt: skip
+    assert asked
+    assert all(asked)
+    told = [entry["mirror"] for entry in logs if entry["event"] == "mirror passed over"]
+    assert told == urls
+
+
+async def test_image_to_blame(tmp_path: Path, registry: Registry, mirror: Registry) -> None:
+    """An image that is wrong in the registry, too, keeps nobody off the mirror."""
+    wrong, again = spoiled(swap_files), chunked_layer(tree(b"again"))
+    with structlog.testing.capture_logs() as logs:
+        async with behind(tmp_path, registry, f"http://{mirror.address}") as harness:
+            for layer in (FIRST, wrong, again):
+                for place in (registry, mirror):
+                    place.push(REPOSITORY, "latest", image(layer))
+                outcome = await harness.bring()
+                assert outcome.result is Result.PUBLISHED
+                assert bool(outcome.warnings) is (layer is wrong)
+    assert not [entry for entry in logs if entry["event"] == "mirror passed over"]
+    assert digest(again.stored) in served(mirror) - served(registry)
 
 
 async def test_tags(tmp_path: Path, registry: Registry, mirror: Registry) -> None:

@@ -110,7 +110,11 @@ class Nowhere:
         """Fail."""
         raise AssertionError("the registry was asked")
 
-    def mistrust(self) -> bool:
+    def mistrust(self, known: int | None = None) -> int:
+        """Fail."""
+        raise AssertionError("the registry was asked")
+
+    def settle(self, *, lied: bool) -> None:
         """Fail."""
         raise AssertionError("the registry was asked")
 

@@ -18,8 +18,10 @@ from syncd.convert.capacity import Share
 from syncd.convert.parts import rows
 from syncd.convert.parts.assembly import assembled
 from syncd.convert.parts.fetched import PART_MAX, FetchedParts
+from syncd.convert.parts.held import Held
 from syncd.convert.parts.index import PARTS_MAX, PartIndex
 from syncd.convert.parts.local import LocalParts
+from syncd.convert.parts.passing_table import PassingTable
 from syncd.convert.parts.plan import Plan, plan_of
 from syncd.convert.parts.positions import Positions, Stretch
 from syncd.convert.parts.ranges import may_pay, pays, ranges_of
@@ -36,7 +38,7 @@ from syncd.errors import (
     StoppedError,
     VerificationError,
 )
-from syncd.limits import Budget, Hold
+from syncd.limits import Budget
 from syncd.oci import Descriptor, Layer, OpenedImage, Range, Reader
 from syncd.progress import Advance, Progress
 from syncd.tar import Member
@@ -46,30 +48,6 @@ _AGAIN = 4  # times that a layer is put together without the layers that lied be
 _FEW = 64 << 20  # bytes that are decompressed without a second thought
 _COPIES = 4  # of rows, while they are joined
 _DECOMPRESSED = 4  # times the bytes that are taken from frames may be decompressed for them
-
-
-class _Held:
-    """Memory that a layer's tables take, and that is given back at the end of the context."""
-
-    def __init__(self, hold: Hold) -> None:
-        self._hold = hold
-        self._amount = 0
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.free()
-
-    def hold(self, amount: int) -> None:
-        """Hold so many bytes more; raise what the hold of all raises."""
-        self._hold(amount)
-        self._amount += amount
-
-    def free(self) -> None:
-        """Give back all of it."""
-        self._hold(-self._amount)
-        self._amount = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,25 +62,6 @@ class Prospect:
     positions: Positions
     table: Table | None = None
     tar_split: bytes | None = None
-
-
-class PassingTable:
-    """Passes a blob on as it is read, and keeps the bytes of its table as they go by."""
-
-    def __init__(self, blob: Reader, place: Stretch) -> None:
-        self.content = bytearray()
-        self.close = blob.close
-        self._blob = blob
-        self._place = place
-        self._at = 0
-
-    def read(self, size: int, /) -> bytes:
-        """Return the next bytes of the blob, none at its end."""
-        data = self._blob.read(size)
-        begin, end = self._place.offset - self._at, self._place.end - self._at
-        self.content += data[max(begin, 0) : max(end, 0)]
-        self._at += len(data)
-        return data
 
 
 class PartialPulls:
@@ -126,6 +85,8 @@ class PartialPulls:
         self._share = share
         self._progress = progress
         self._is_away = False
+        self._mistrusted: dict[Layer, int] = {}  # how many, when a layer was looked at
+        self._anew: set[Layer] = set()
 
     def __enter__(self) -> Self:
         return self
@@ -148,15 +109,19 @@ class PartialPulls:
 
         What that takes of the memory is given back at the end.
         """
-        with _Held(self._share.hold) as held:
+        with Held(self._share.hold) as held:
             yield self._look(layer, held)
 
-    def _look(self, layer: Layer, held: _Held) -> Prospect | None:
+    def _look(self, layer: Layer, held: Held) -> Prospect | None:
         blob = layer.descriptor
         if self._opened.open_ranges is None or not self._resources.frames.remembered:
             return None
         with self._doubting(layer):
-            positions = Positions.of(blob)
+            try:
+                positions = Positions.of(blob)
+            except ImageError as exc:
+                self._doubt(layer, exc)
+                return None
             if positions is None or not may_pay(positions.described, blob.size):
                 return None
             prospect = Prospect(layer, positions)
@@ -189,7 +154,7 @@ class PartialPulls:
             for _ in range(_AGAIN):
                 forgotten = self._index.forgotten
                 try:
-                    with _Held(self._share.hold) as held:
+                    with Held(self._share.hold) as held:
                         return self._pull(prospect, table, tar_split, until_over, held)
                 except VerificationError:
                     self._forget_liars(table)
@@ -203,7 +168,7 @@ class PartialPulls:
         table: Table,
         tar_split: bytes,
         until_over: Callable[[Advance], Advance],
-        held: _Held,
+        held: Held,
     ) -> Unpacked | None:
         layer, blob = prospect.layer, prospect.layer.descriptor
         with self._share.working():
@@ -237,6 +202,12 @@ class PartialPulls:
                     chunks, layer, self._resources, own, lambda members: self._rows(table, members)
                 )
 
+    def is_anew(self, layer: Layer) -> bool:
+        """Tell, once, that a layer is to be looked at anew: others are asked for its bytes now."""
+        is_anew = layer in self._anew
+        self._anew.discard(layer)
+        return is_anew
+
     def unpack(
         self, blob: Reader, layer: Layer, prospect: Prospect | None, advance: Advance
     ) -> Unpacked:
@@ -248,7 +219,7 @@ class PartialPulls:
         if prospect is None or layer in self._doubted:
             return unpack(blob, layer, self._resources, advance)
         say: SayParts | None = None
-        with _Held(self._share.hold) as held:
+        with Held(self._share.hold) as held:
             if prospect.table is not None:
                 say = partial(self._rows, prospect.table)
             else:
@@ -259,7 +230,7 @@ class PartialPulls:
             return unpack(blob, layer, self._resources, advance, say)
 
     def _say(
-        self, prospect: Prospect, passing: PassingTable, held: _Held, members: Sequence[Member]
+        self, prospect: Prospect, passing: PassingTable, held: Held, members: Sequence[Member]
     ) -> bytes:
         """Return the rows of a layer whose table went by; none where the table is wrong."""
         with self._doubting(prospect.layer):
@@ -270,7 +241,7 @@ class PartialPulls:
     def _rows(self, table: Table, members: Sequence[Member]) -> bytes:
         """Return the rows of a layer; none for more than an index takes, or without the memory."""
         if len(table.sizes) <= PARTS_MAX:
-            with _Held(self._share.hold) as held, suppress(LimitError, CrowdedError):
+            with Held(self._share.hold) as held, suppress(LimitError, CrowdedError):
                 held.hold(_COPIES * rows.ROW * len(table.sizes))
                 return rows.encoded(table, members, self._resources.frames.sizes)
         return b""
@@ -285,7 +256,7 @@ class PartialPulls:
         bound = _DECOMPRESSED * plan.framed + _FEW
         return plan.decompressed <= bound and not any(map(_is_large, plan.missing))
 
-    def _fetch(self, blob: Descriptor, places: Sequence[Stretch], held: _Held) -> list[bytes]:
+    def _fetch(self, blob: Descriptor, places: Sequence[Stretch], held: Held) -> list[bytes]:
         """Return what lies in these places of a blob."""
         held.hold(2 * sum(place.size for place in places))
         found = []
@@ -301,19 +272,31 @@ class PartialPulls:
                 found.append(bytes(content))
         return found
 
+    def _doubt(self, layer: Layer, exc: ImageError) -> None:
+        self._doubted.add(layer)
+        self._doubts.append(
+            f"layer {layer.descriptor.digest} was pulled whole, since its parts, or what "
+            f"it says of them, are not right: {exc.what}"
+        )
+
     @contextmanager
     def _doubting(self, layer: Layer) -> Iterator[None]:
-        """End the block early where the layer has to be pulled whole, and note why."""
+        """End the block early where the layer has to be pulled whole, and note why.
+
+        Where a mirror may have given the bytes that are not right, others are asked first.
+        """
         try:
             yield
         except LimitError:
             return  # the image is perhaps within its bounds without its tables
         except ImageError as exc:
-            self._doubted.add(layer)
-            self._doubts.append(
-                f"layer {layer.descriptor.digest} was pulled whole, since its parts, or what "
-                f"it says of them, are not right: {exc.what}"
-            )
+            known = self._mistrusted.get(layer, 0)
+            mistrusted = self._opened.mistrust(known)
+            if mistrusted > known:
+                self._mistrusted[layer] = mistrusted
+                self._anew.add(layer)
+            else:
+                self._doubt(layer, exc)
         except StoppedError:
             raise
         except RegistryUnavailableError:

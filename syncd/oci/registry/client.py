@@ -203,9 +203,12 @@ class Registry:
                 pages(self._read, url, place, PAGES_MAX), pages(self._read, tag, place, 1), place
             )
 
-    def mistrust(self) -> bool:
-        """Return False: the registry itself has no mirrors to be left alone."""
-        return False
+    def mistrust(self, known: int | None = None) -> int:  # noqa: ARG002 - see Repository
+        """Return 0: the registry itself has no mirrors."""
+        return 0
+
+    def settle(self, *, lied: bool) -> None:
+        """Do nothing: the registry itself has no mirrors."""
 
     def _wait(self, attempt: int, fault: RegistryUnavailableError) -> None:
         """Wait after attempt number `attempt`, longer each time, and as the registry asks.

@@ -97,6 +97,8 @@ class MirroredRepository:
         self._left_alone = left_alone
         self._tags = tags
         self._gave: set[MirrorLocation] = set()
+        self._mistrusted: set[MirrorLocation] = set()
+        self._lock = threading.Lock()
 
     def resolve(self, reference: Reference) -> Descriptor:
         """Return what a tag or digest means now; raise as the registry does."""
@@ -130,16 +132,24 @@ class MirroredRepository:
         """Return what the registry itself says refers to a manifest."""
         return self._source.referrers(subject)
 
-    def mistrust(self) -> bool:
-        """Leave alone, for an hour, the mirrors whose blobs were read; tell whether there are any.
+    def mistrust(self, known: int | None = None) -> int:
+        """Mistrust the mirrors whose blobs were read, unless more than `known` are already.
 
-        Bytes that are wrong show only when all of them are read, and then they are of several.
+        Bytes that are wrong show only when more of them are read, and then they are perhaps of
+        several, or wrong in the registry, too.  Return how many are mistrusted.
         """
-        for location in self._gave:
-            self._left_alone.add(location, LIED, "bytes are not those of their digest")
-        found = bool(self._gave)
+        with self._lock:
+            if known is None or len(self._mistrusted) <= known:
+                self._mistrusted |= self._gave
+            return len(self._mistrusted)
+
+    def settle(self, *, lied: bool) -> None:
+        """Leave the mistrusted mirrors alone for an hour if they lied; else ask them again."""
+        for location in (each.location for each in self._mirrors if lied):
+            if location in self._mistrusted:
+                self._left_alone.add(location, LIED, "bytes are not those of their digest")
+        self._mistrusted.clear()
         self._gave.clear()
-        return found
 
     def _open(self, open_at: Callable[[Repository], Reader]) -> Reader:
         """Open a stream at a mirror, or at the registry."""
@@ -152,7 +162,8 @@ class MirroredRepository:
                 if not _only_lacks(exc):
                     self._pass_over(mirror, exc)
                 continue
-            self._gave.add(mirror.location)
+            with self._lock:
+                self._gave.add(mirror.location)
             return _Stream(stream, partial(self._pass_over, mirror))
         return open_at(self._source)
 
@@ -168,7 +179,11 @@ class MirroredRepository:
         return question(self._source)
 
     def _asked(self) -> Iterable[Mirror]:
-        return (each for each in self._mirrors if not self._left_alone.has(each.location))
+        return (
+            each
+            for each in self._mirrors
+            if each.location not in self._mistrusted and not self._left_alone.has(each.location)
+        )
 
     def _pass_over(self, mirror: Mirror, fault: RegistryError | ImageError) -> None:
         lied = isinstance(fault, ImageError)

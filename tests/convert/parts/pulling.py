@@ -10,7 +10,7 @@ from pathlib import Path
 from syncd.convert.options import Options
 from syncd.convert.pipeline import Convert, convert
 from syncd.convert.scratch import ScratchSpace
-from syncd.convert.template_writer import WrittenTemplate
+from syncd.convert.written_template import WrittenTemplate
 from syncd.errors import OneRangeError
 from syncd.limits import Limits
 from syncd.oci.layout import Layout

@@ -1,0 +1,30 @@
+"""A conversion of bytes that mirrors gave: where these are wrong, others are asked, and it is told.
+
+Bytes that are not those of their digest are a mirror's fault, or the image's.  Who is to blame
+shows when others were asked: if their bytes are right, the mirror lied.  So an image that is wrong
+in the registry, too, keeps nobody off a mirror.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from syncd.convert import WrittenTemplate
+from syncd.errors import ImageError
+from syncd.oci import Repository
+
+
+def converted(convert: Callable[[], WrittenTemplate], repository: Repository) -> WrittenTemplate:
+    """Return what `convert` wrote, once more where a mirror's bytes may be to blame for a fault."""
+    lied = False
+    try:
+        try:
+            written = convert()
+        except ImageError:
+            if not repository.mistrust():
+                raise
+            written = convert()
+        lied = not written.is_doubted
+        return written
+    finally:
+        repository.settle(lied=lied)

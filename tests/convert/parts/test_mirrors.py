@@ -1,0 +1,98 @@
+"""What becomes of layers by parts when some give other bytes, and others have the right ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+
+from syncd.convert.pipeline import LAYERS_AT_A_TIME
+from syncd.oci.manifest import Descriptor, Reader
+from syncd.oci.range_reader import Range
+from syncd.oci.source import OpenedImage
+from tests.chunked import chunked_layer
+from tests.convert.parts.pulling import Puller, pulled_whole
+from tests.convert.parts.test_pull import FIRST, LIES, SECOND, spoiled, tree
+from tests.images import digest
+
+
+class Lying:
+    """A stream of other bytes."""
+
+    def __init__(self, stream: Reader) -> None:
+        self._stream = stream
+        self.close = stream.close
+
+    def read(self, size: int, /) -> bytes:
+        return bytes(byte ^ 1 for byte in self._stream.read(size))
+
+
+@dataclass
+class Mirrors:
+    """Mirrors, asked one after the other: the first ones lie, and behind them is the registry.
+
+    `served` are the numbers of the places that were asked for ranges.
+    """
+
+    number: int
+    liars: int
+    served: list[int] = field(default_factory=list)
+    mistrusted: set[int] = field(default_factory=set)
+
+    def before(self, opened: OpenedImage) -> OpenedImage:
+        """Let an image's ranges come through the mirrors."""
+
+        def open_ranges(blob: Descriptor, ranges: Sequence[Range]) -> Reader:
+            place = next(n for n in range(self.number + 1) if n not in self.mistrusted)
+            self.served.append(place)
+            stream = opened.ranges(blob, ranges)
+            return Lying(stream) if place < self.liars else stream
+
+        def mistrust(known: int) -> int:
+            if len(self.mistrusted) <= known:
+                self.mistrusted |= {place for place in self.served if place < self.number}
+            return len(self.mistrusted)
+
+        return replace(opened, open_ranges=open_ranges, mistrust=mistrust)
+
+
+@pytest.mark.parametrize("liars", [1, 2])
+def test_liars(tmp_path: Path, liars: int) -> None:
+    """Layers whose parts come wrong from mirrors are pulled by parts from others, unblamed."""
+    mirrors = Mirrors(2, liars)
+    puller = Puller(tmp_path)
+    puller.pull(FIRST)
+    layers = [SECOND, *(chunked_layer(tree(bytes([nth]))) for nth in range(LAYERS_AT_A_TIME))]
+    puller.spoil = mirrors.before
+    assert puller.pull(*layers) == pulled_whole(tmp_path, *layers)
+    assert (puller.whole, puller.doubts) == ([], ())
+    assert not puller.written[-1].is_doubted
+    assert mirrors.mistrusted == set(range(liars))
+
+
+@pytest.mark.parametrize("lie", ["swapped", "checksum", "split digest", "part digest"])
+def test_image_to_blame(tmp_path: Path, lie: str) -> None:
+    """An image that is wrong everywhere is pulled whole once all were asked, and is blamed."""
+    mirrors = Mirrors(2, 0)
+    puller = Puller(tmp_path)
+    puller.pull(FIRST)
+    puller.spoil = mirrors.before
+    told = spoiled(LIES[lie])
+    assert puller.pull(told) == pulled_whole(tmp_path, told)
+    assert puller.whole == [digest(told.stored)]
+    assert len(puller.doubts) == 1
+    assert puller.written[-1].is_doubted
+    assert set(mirrors.served) == {0, 1, 2}
+
+
+def test_image_that_says_nothing_true(tmp_path: Path) -> None:
+    """Annotations that cannot be true are nobody's fault but the image's."""
+    mirrors = Mirrors(1, 0)
+    puller = Puller(tmp_path)
+    puller.pull(FIRST)
+    puller.spoil = mirrors.before
+    puller.pull(SECOND, spoiled(LIES["words"]))
+    assert len(puller.doubts) == 1
+    assert mirrors.mistrusted == set()
