@@ -105,8 +105,10 @@ async def test_side_by_side(registry: Registry) -> None:
     asked = threading.Event()
     registry.faults.stalls |= dict.fromkeys((named, f"{at}.sig", f"{at}.att"), asked)
     finding = asyncio.ensure_future(asyncio.to_thread(brought, registry, IMAGE))
-    await until(lambda: len(registry.requests) == 3)
-    asked.set()
+    try:
+        await until(lambda: len(registry.requests) == 3)
+    finally:
+        asked.set()
     assert await finding == ([], [])
     place = f"/v2/{REPOSITORY}"
     assert sorted(registry.requests) == [

@@ -89,10 +89,10 @@ def test_image_to_blame(tmp_path: Path, lie: str) -> None:
 
 def test_image_that_says_nothing_true(tmp_path: Path) -> None:
     """Annotations that cannot be true are nobody's fault but the image's."""
-    mirrors = Mirrors(1, 0)
+    mirrors = Mirrors(1, 0, served=[0])
     puller = Puller(tmp_path)
     puller.pull(FIRST)
     puller.spoil = mirrors.before
-    puller.pull(SECOND, spoiled(LIES["words"]))
+    puller.pull(spoiled(LIES["words"]))
     assert len(puller.doubts) == 1
     assert mirrors.mistrusted == set()
