@@ -60,6 +60,7 @@ docs/reliability.md."""
 _LOOK = 0.25  # seconds between two looks at whether the conversion is to stop
 _DEATH = 10.0  # seconds for the kernel to end a process
 _WISHES = 3 * LAYERS_AT_A_TIME + 1  # layers and places that may be asked for at a time
+_STEPS_OF_A_LAYER = 8  # at most: it may be put together more than once, and pulled whole at last
 _STEPS = 16  # steps beside those of the layers
 
 
@@ -199,7 +200,7 @@ class _Conversation:
         """Pass on that a step begins."""
         total = None if message.get("total") is None else number(message, "total")
         name, subject = text(message, "step"), text(message, "subject")
-        if len(self._steps) >= 2 * len(self._layers) + _STEPS:
+        if len(self._steps) >= _STEPS_OF_A_LAYER * len(self._layers) + _STEPS:
             raise NonsenseError("too many steps")
         self._steps[number(message, "id")] = self._options.progress.begin(name, subject, total)
 
