@@ -171,7 +171,7 @@ def attempt(opened: OpenedImage, output: Path, options: Options, share: Share) -
                 written,
                 warnings=(*findings.warnings, *lost, *pulls.doubts),
                 is_suitable=not findings.obstacles,
-                is_doubted=bool(pulls.doubts),
+                was_misled=pulls.were_misled,
             )
             if options.format is Format.OCI and written.diff_id is not None:
                 archived = _archived(file, image, written, written.diff_id)
@@ -241,19 +241,24 @@ def _unpacked(
                 otherwise.pop_all()
                 return kept
         # A layer that was kept unpacked is not read, and not told of.
-        blob = layer.descriptor
         while True:
-            with pulls.look(layer) as prospect:
-                if prospect is not None:
-                    pulled = pulls.pull(prospect, until_over)
-                    if pulled is not None:
-                        return pulled
-                if pulls.is_anew(layer):
-                    continue
-                advance = until_over(progress.begin("layer", str(blob.digest), blob.size))
-                advance(0)
-                with closing(opened.open_layer(blob)) as reader, share.working():
-                    return pulls.unpack(reader, layer, prospect, advance)
+            unpacked = unpack_pulled(layer)
+            if unpacked is not None:
+                return unpacked
+
+    def unpack_pulled(layer: Layer) -> Unpacked | None:
+        blob = layer.descriptor
+        with pulls.look(layer) as prospect:
+            if prospect is not None:
+                pulled = pulls.pull(prospect, until_over)
+                if pulled is not None:
+                    return pulled
+            if pulls.is_anew(layer):
+                return None
+            advance = until_over(progress.begin("layer", str(blob.digest), blob.size))
+            advance(0)
+            with closing(opened.open_layer(blob)) as reader, share.working():
+                return pulls.unpack(reader, layer, prospect, advance)
 
     with ThreadPoolExecutor(LAYERS_AT_A_TIME, thread_name_prefix="layer") as pool:
         running = {}

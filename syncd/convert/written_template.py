@@ -15,7 +15,7 @@ class WrittenTemplate:
     `diff_id` is the digest of the plain tar if it was asked for; `table` lists the frames if the
     conversion is to be remembered.  `warnings` are sentences for whoever asked for the
     template; `is_suitable` tells whether an unprivileged container can be made from it, and
-    `is_doubted` whether some layer's table, or what was said to be its parts, was not right.
+    `was_misled` whether parts of a layer were wrong at first, and right when others were asked.
     """
 
     size: int
@@ -25,4 +25,4 @@ class WrittenTemplate:
     table: FrameTable | None = None
     warnings: tuple[str, ...] = ()
     is_suitable: bool = True
-    is_doubted: bool = False
+    was_misled: bool = False

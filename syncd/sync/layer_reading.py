@@ -75,7 +75,8 @@ class LayerReading:
         for digest, size in layer_sizes(image).items():
             by, amount = instead.get(self.read.get(digest)), size
             if self.read.get(digest) == "parts":
-                by, amount = Instead.PARTS, size - self.fetched[digest]
+                # What a mirror gave wrong was fetched, too.
+                by, amount = Instead.PARTS, max(size - self.fetched[digest], 0)
             if by is not None:
                 tally.add(Counted.SAVED, by, amount=amount)
                 saved += amount

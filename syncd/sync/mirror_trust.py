@@ -20,11 +20,12 @@ def converted(convert: Callable[[], WrittenTemplate], repository: Repository) ->
     try:
         try:
             written = convert()
+            lied = written.was_misled
         except ImageError:
             if not repository.mistrust():
                 raise
             written = convert()
-        lied = not written.is_doubted
+            lied = True
         return written
     finally:
         repository.settle(lied=lied)

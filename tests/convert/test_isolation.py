@@ -151,7 +151,7 @@ class Steps(Silence):
 
 
 def test_mirrors(processes: ConversionProcesses, tmp_path: Path) -> None:
-    """A process that gets other bytes has others asked, and says whether all was right then."""
+    """A process that gets other bytes has others asked, and says whether theirs were right."""
     puller = Puller(tmp_path, act=processes.convert)
     puller.pull(FIRST)
     mirrors = Mirrors(1, 1)
@@ -160,9 +160,9 @@ def test_mirrors(processes: ConversionProcesses, tmp_path: Path) -> None:
     assert puller.pull(third) == pulled_whole(tmp_path, third)
     assert puller.whole == []
     assert mirrors.mistrusted == {0}
-    assert not puller.written[-1].is_doubted
+    assert puller.written[-1].was_misled
     puller.pull(spoiled(swap_files))
-    assert puller.written[-1].is_doubted
+    assert not puller.written[-1].was_misled
 
 
 def test_progress(processes: ConversionProcesses, tmp_path: Path) -> None:

@@ -7,13 +7,17 @@ from pathlib import Path
 
 import pytest
 
+from syncd.limits import Limits
+from syncd.oci import BlobCache, open_image
+from syncd.progress import Silence
 from syncd.sync.job import Cause, LayerBytes, Outcome, Result
+from syncd.sync.layer_reading import LayerReading
 from syncd.sync.tally import Counted
 from syncd.web.markup import size
 from tests.convert.parts.test_pull import FIRST, SECOND
 from tests.fakes.registry import Faults, Registry
 from tests.harness import REPOSITORY, Harness, described
-from tests.images import digest, image
+from tests.images import digest, image, write_layout
 
 WHOLE = len(SECOND.stored)
 
@@ -59,6 +63,18 @@ async def test_rebuilt_image(tmp_path: Path, registry: Registry) -> None:
         assert sum(bool(asked) for asked in registry.ranges) == 2
         template = newest(harness)
     assert template == await fresh(tmp_path / "fresh", registry)
+
+
+async def test_fetched_twice(tmp_path: Path, registry: Registry) -> None:
+    """A layer whose parts had to be fetched more than once saved nothing, and never less."""
+    opened = open_image(f"oci:{write_layout(tmp_path / 'layout', {'': image(SECOND)})}")
+    reading = LayerReading(Silence(), BlobCache(tmp_path / "blobs", Limits()))
+    async with Harness(tmp_path, registry) as harness:
+        for _ in range(2):
+            reading.begin("parts", digest(SECOND.stored), None)(WHOLE - 1)
+        tally = harness.services.ledger.tally
+        assert reading.count(tally, opened.image) == LayerBytes(2 * (WHOLE - 1), 0)
+        assert tally.totals()[Counted.SAVED, ("parts",)] == 0
 
 
 async def test_told(tmp_path: Path, registry: Registry) -> None:

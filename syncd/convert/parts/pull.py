@@ -77,6 +77,8 @@ class PartialPulls:
         share: Share,
         progress: Progress,
     ) -> None:
+        self.were_misled = False
+        """Whether parts of a layer were wrong at first, and right when others were asked."""
         self._doubts: list[str] = []
         self._doubted: set[Layer] = set()
         self._opened = opened
@@ -85,7 +87,9 @@ class PartialPulls:
         self._share = share
         self._progress = progress
         self._is_away = False
-        self._mistrusted: dict[Layer, int] = {}  # how many, when a layer was looked at
+        self._mistrusted = 0  # how many of those who give bytes
+        self._known: dict[Layer, int] = {}  # how many were mistrusted when a layer was looked at
+        self._again: set[Layer] = set()
         self._anew: set[Layer] = set()
 
     def __enter__(self) -> Self:
@@ -114,9 +118,10 @@ class PartialPulls:
 
     def _look(self, layer: Layer, held: Held) -> Prospect | None:
         blob = layer.descriptor
+        self._known[layer] = self._mistrusted
         if self._opened.open_ranges is None or not self._resources.frames.remembered:
             return None
-        with self._doubting(layer):
+        with self._doubting(layer, given=True):
             try:
                 positions = Positions.of(blob)
             except ImageError as exc:
@@ -130,7 +135,7 @@ class PartialPulls:
                     return prospect
             found: list[bytes] = []
             if not self._is_away:
-                with self._doubting(layer):
+                with self._doubting(layer, given=True):
                     found = self._fetch(blob, (positions.table, positions.tar_split), held)
             if not found:
                 held.free()
@@ -150,12 +155,14 @@ class PartialPulls:
         table, tar_split = prospect.table, prospect.tar_split
         if table is None or tar_split is None:
             return None
-        with self._doubting(prospect.layer):
+        with self._doubting(prospect.layer, given=True):
             for _ in range(_AGAIN):
                 forgotten = self._index.forgotten
                 try:
                     with Held(self._share.hold) as held:
-                        return self._pull(prospect, table, tar_split, until_over, held)
+                        pulled = self._pull(prospect, table, tar_split, until_over, held)
+                        self.were_misled |= bool(pulled) and prospect.layer in self._again
+                        return pulled
                 except VerificationError:
                     self._forget_liars(table)
                     if self._index.forgotten == forgotten:
@@ -280,20 +287,22 @@ class PartialPulls:
         )
 
     @contextmanager
-    def _doubting(self, layer: Layer) -> Iterator[None]:
+    def _doubting(self, layer: Layer, *, given: bool = False) -> Iterator[None]:
         """End the block early where the layer has to be pulled whole, and note why.
 
-        Where a mirror may have given the bytes that are not right, others are asked first.
+        Where it reads what was `given` as parts of the blob, which nobody verified as a whole, a
+        mirror may be to blame, and others are asked first.
         """
         try:
             yield
         except LimitError:
             return  # the image is perhaps within its bounds without its tables
         except ImageError as exc:
-            known = self._mistrusted.get(layer, 0)
-            mistrusted = self._opened.mistrust(known)
+            known = self._known.get(layer, 0)
+            mistrusted = self._opened.mistrust(known) if given else known
+            self._mistrusted = max(self._mistrusted, mistrusted)
             if mistrusted > known:
-                self._mistrusted[layer] = mistrusted
+                self._again.add(layer)
                 self._anew.add(layer)
             else:
                 self._doubt(layer, exc)

@@ -12,10 +12,10 @@ from syncd.convert.pipeline import LAYERS_AT_A_TIME
 from syncd.oci.manifest import Descriptor, Reader
 from syncd.oci.range_reader import Range
 from syncd.oci.source import OpenedImage
-from tests.chunked import chunked_layer
+from tests.chunked import chunked, chunked_layer
 from tests.convert.parts.pulling import Puller, pulled_whole
-from tests.convert.parts.test_pull import FIRST, LIES, SECOND, spoiled, tree
-from tests.images import digest
+from tests.convert.parts.test_pull import FIRST, LIES, SECOND, spoiled, swap_files, tree
+from tests.images import Layer, digest
 
 
 class Lying:
@@ -68,7 +68,7 @@ def test_liars(tmp_path: Path, liars: int) -> None:
     puller.spoil = mirrors.before
     assert puller.pull(*layers) == pulled_whole(tmp_path, *layers)
     assert (puller.whole, puller.doubts) == ([], ())
-    assert not puller.written[-1].is_doubted
+    assert puller.written[-1].was_misled
     assert mirrors.mistrusted == set(range(liars))
 
 
@@ -83,8 +83,39 @@ def test_image_to_blame(tmp_path: Path, lie: str) -> None:
     assert puller.pull(told) == pulled_whole(tmp_path, told)
     assert puller.whole == [digest(told.stored)]
     assert len(puller.doubts) == 1
-    assert puller.written[-1].is_doubted
+    assert not puller.written[-1].was_misled
     assert set(mirrors.served) == {0, 1, 2}
+
+
+def test_many_layers_to_blame(tmp_path: Path) -> None:
+    """A layer that is wrong everywhere is asked of each place once."""
+    mirrors = Mirrors(1, 0)
+    puller = Puller(tmp_path)
+    puller.pull(FIRST)
+    puller.spoil = mirrors.before
+    layers = [wrong(bytes([nth])) for nth in range(3 * LAYERS_AT_A_TIME)]
+    assert puller.pull(*layers) == pulled_whole(tmp_path, *layers)
+    assert len(puller.whole) == len(layers)
+    tables_and_parts = 2 * len(layers)
+    assert mirrors.served.count(1) <= tables_and_parts
+
+
+def wrong(change: bytes) -> Layer:
+    """Return a layer whose table names the parts of two files in the wrong order."""
+    made = chunked(tree(change))
+    swap_files(made)
+    return made.layer(tree(change))
+
+
+@pytest.mark.parametrize("lie", ["not a table", "swapped", "checksum"])
+def test_table_of_a_whole_blob(tmp_path: Path, lie: str) -> None:
+    """What is wrong in a blob that was verified as a whole is nobody's fault but the image's."""
+    mirrors = Mirrors(1, 0, served=[0])
+    puller = Puller(tmp_path)
+    puller.spoil = mirrors.before
+    puller.pull(spoiled(LIES[lie]))
+    assert len(puller.doubts) == (lie != "swapped")  # which only its parts could show
+    assert mirrors.mistrusted == set()
 
 
 def test_image_that_says_nothing_true(tmp_path: Path) -> None:
