@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from typing import Self
 
 _STEP = 8 << 20  # bytes written since the last flush, after which the next flush begins
@@ -41,7 +42,8 @@ class Flusher:
         self._unflushed += amount
         if self._unflushed >= _STEP and (self._flush is None or self._flush.done()):
             self._check()
-            self._flush = self._thread.submit(self._flush_data)
+            with suppress(RuntimeError):  # no thread can be had: `settle` has more to do
+                self._flush = self._thread.submit(self._flush_data)
             self._unflushed = 0
 
     def settle(self) -> None:
@@ -63,7 +65,8 @@ class Flusher:
 
     def _leave_cache(self) -> None:
         if not self._is_read_here:
-            os.posix_fadvise(self._descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+            with suppress(OSError):
+                os.posix_fadvise(self._descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
 
     def _check(self) -> None:
         """Raise the error of the last flush: the kernel reports a fault only once (fsync(2))."""

@@ -8,14 +8,7 @@ is loaded only where one is asked.
 from syncd.oci.access import AnonymousAccess, RegistryAccess, Repository
 from syncd.oci.blob_cache import BlobCache
 from syncd.oci.caller import CallerAccess, CallerLogin
-from syncd.oci.document import (
-    INDEX_TYPES,
-    OCI_CONFIG,
-    OCI_INDEX,
-    OCI_MANIFEST,
-    parse_array,
-    parse_json,
-)
+from syncd.oci.document import OCI_CONFIG, OCI_INDEX, OCI_MANIFEST, parse_array, parse_json
 from syncd.oci.image import read_image
 from syncd.oci.layout import blob_name
 from syncd.oci.manifest import Descriptor, Image, Layer, Reader
@@ -35,7 +28,6 @@ from syncd.oci.source import OpenedImage, OpenRanges, open_image
 
 __all__ = [
     "GITHUBS_REGISTRY",
-    "INDEX_TYPES",
     "OCI_CONFIG",
     "OCI_INDEX",
     "OCI_MANIFEST",

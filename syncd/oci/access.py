@@ -51,7 +51,7 @@ class Repository(Source, Protocol):
     def tagged(self, reference: Reference) -> bytes:
         """Return the manifest or index that a tag means now; nothing says that it is right.
 
-        Raise as `resolve`, and LimitError for a document that is too large.
+        Raise as `resolve`, and ImageError for what is neither, or is too large.
         """
 
     def ranges(self, wanted: Descriptor, ranges: Sequence[Range]) -> Reader:

@@ -15,17 +15,18 @@ from syncd.oci import Repository
 
 
 def converted(convert: Callable[[], WrittenTemplate], repository: Repository) -> WrittenTemplate:
-    """Return what `convert` wrote, once more where a mirror's bytes may be to blame for a fault."""
-    lied = False
+    """Return what `convert` wrote, tried again while mirrors' bytes may be to blame for a fault."""
+    mistrusted, lied = 0, False
     try:
-        try:
-            written = convert()
-            lied = written.was_misled
-        except ImageError:
-            if not repository.mistrust():
-                raise
-            written = convert()
-            lied = True
-        return written
+        while True:
+            try:
+                written = convert()
+            except ImageError:
+                known, mistrusted = mistrusted, repository.mistrust()
+                if mistrusted == known:
+                    raise
+            else:
+                lied = bool(mistrusted) or written.was_misled
+                return written
     finally:
         repository.settle(lied=lied)

@@ -10,14 +10,16 @@ https://github.com/sigstore/cosign/blob/main/specs/ATTESTATION_SPEC.md and BUNDL
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from syncd.errors import EvidenceError, ImageError, RegistryError
-from syncd.oci import INDEX_TYPES, OCI_MANIFEST, Descriptor, parse_json
-from syncd.trust.attachments import Attachments
+from syncd.oci import OCI_MANIFEST, Descriptor, parse_json
+from syncd.trust.attachments import Attachments, Begin
 from syncd.trust.claim import IN_TOTO, SIGNATURE, statement_claim
 from syncd.trust.subject import Subject
 
@@ -26,10 +28,12 @@ KEPT_MAX = 16
 BYTES_MAX = 16 << 20
 """Bytes of the attestations of one image that are kept."""
 
-_PLACES = 3  # places that are asked at a time what they have: most have nothing
+_AT_ONCE = 3  # places that are asked at a time what they have: most have nothing
 _KIND, _OF = "vnd.docker.reference.type", "vnd.docker.reference.digest"
 
 T = TypeVar("T")
+
+_free = threading.BoundedSemaphore(_AT_ONCE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,16 +62,13 @@ def attestations_of(subject: Subject, top: Descriptor) -> Brought:
     Raise RegistryError when the registry does not answer.
     """
     brought, left, beyond = Brought(), BYTES_MAX, 0
-    threads = ThreadPoolExecutor(_PLACES, thread_name_prefix="attestations")
-    try:
-        for found in _all(subject, top, brought.faults, threads):
+    with _Ahead() as ahead:
+        for found in _all(subject, top, brought.faults, ahead.begin):
             if len(brought.kept) == KEPT_MAX or len(found.content) > left:
                 beyond += 1
                 continue
             left -= len(found.content)
             brought.kept.append(found)
-    finally:
-        threads.shutdown(cancel_futures=True)
     if beyond:
         brought.faults.append(
             f"{beyond} more attestations are not kept: beyond {KEPT_MAX} or {BYTES_MAX} bytes"
@@ -75,18 +76,42 @@ def attestations_of(subject: Subject, top: Descriptor) -> Brought:
     return brought
 
 
-def _all(
-    subject: Subject, top: Descriptor, faults: list[str], threads: Executor
-) -> Iterator[Attestation]:
-    def begin(ask: Callable[[], T]) -> Callable[[], T]:
-        return threads.submit(ask).result
+class _Ahead:
+    """Asks at once what there is a thread for; there are three for all images together.
 
+    So a silent registry keeps nobody else waiting, who just asks one thing after the other then.
+    """
+
+    def __init__(self) -> None:
+        self._threads = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="attestations")
+        self._taken = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._threads.shutdown(cancel_futures=True)
+        while self._taken:
+            self._taken -= 1
+            _free.release()
+
+    def begin(self, ask: Callable[[], T]) -> Callable[[], T]:
+        """Begin to ask, if a thread is free; return what gives the answer."""
+        if not _free.acquire(blocking=False):
+            return ask
+        self._taken += 1
+        return self._threads.submit(copy_context().run, ask).result
+
+
+def _all(
+    subject: Subject, top: Descriptor, faults: list[str], begin: Begin
+) -> Iterator[Attestation]:
     attachments = [
         Attachments(subject.repository, subject.reference, digest, begin)
         for digest in subject.digests
     ]
     found = [attached.found("") for attached in attachments]
-    if top.media_type in INDEX_TYPES:
+    if len(subject.digests) > 1:  # what an index lists
         yield from _listed(subject, top, faults)
     for digest, attached, evidences in zip(subject.digests, attachments, found, strict=True):
         for evidence in evidences:

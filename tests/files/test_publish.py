@@ -9,6 +9,7 @@ import stat
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NoReturn
 
@@ -170,6 +171,21 @@ def test_flushed_on_the_way(
         f"link {part} cache/{NAME}",
         "fsync cache",
     ]
+
+
+def test_what_only_helps(
+    file: Path, folder: Path, refuse: Callable[[str, int], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a thread to flush with, or a page cache to leave, the file is published, too."""
+
+    def submit(*_: object) -> NoReturn:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(ThreadPoolExecutor, "submit", submit)
+    refuse("posix_fadvise", errno.EINVAL)
+    file.write_bytes(LARGE)
+    publish_file(file, folder, NAME)
+    assert (folder / NAME).read_bytes() == LARGE
 
 
 def test_failed_flush_on_the_way(file: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,11 +7,12 @@ from contextlib import ExitStack, closing
 
 import pytest
 
-from syncd.oci import AnonymousAccess, Descriptor, MirrorLocation, Reference
+from syncd.oci import AnonymousAccess, Descriptor, Digest, MirrorLocation, Reference
 from syncd.oci.registry import Registry as Client
 from syncd.oci.registry.mirrored import LeftAlone, Mirror, MirroredRepository
 from tests.fakes.registry import Registry
 from tests.harness import REPOSITORY, sample
+from tests.images import document
 
 IMAGE = sample()
 LAYER = Descriptor.parse(IMAGE.document["layers"][0], "a layer")
@@ -21,7 +22,7 @@ class Places:
     """Two mirrors, of the numbers 0 and 1, and their registry, 2; all have one image."""
 
     def __init__(self, registries: list[Registry]) -> None:
-        self._registries = registries
+        self.registries = registries
         self._left_alone = LeftAlone()
         for place in registries:
             place.push(REPOSITORY, "latest", IMAGE)
@@ -29,7 +30,7 @@ class Places:
 
     def of_another_job(self) -> MirroredRepository:
         """Return the repository as another job has it."""
-        *mirrors, source = self._registries
+        *mirrors, source = self.registries
         return MirroredRepository(
             self._client(source),
             [
@@ -37,14 +38,15 @@ class Places:
                 for place in mirrors
             ],
             self._left_alone,
+            tags=True,
         )
 
     def asked(self, repository: MirroredRepository | None = None) -> int:
         """Ask for a layer; return the number of the place that gave it."""
-        before = [len(place.requests) for place in self._registries]
+        before = [len(place.requests) for place in self.registries]
         with closing((repository or self.repository).blob(LAYER)) as stream:
             assert stream.read(1)
-        (nth,) = (n for n, one in enumerate(self._registries) if len(one.requests) > before[n])
+        (nth,) = (n for n, one in enumerate(self.registries) if len(one.requests) > before[n])
         return nth
 
     @staticmethod
@@ -91,3 +93,11 @@ def test_settled(places: Places, lied: bool) -> None:
     assert places.asked() == int(lied)
     places.repository.settle(lied=True)
     assert places.asked() == int(lied)
+
+
+def test_no_manifest(places: Places) -> None:
+    """What a mirror has under a tag, and is no manifest, is not taken for one."""
+    places.registries[0].push(REPOSITORY, "latest", document({"mediaType": "text/plain"}, {}))
+    name = Reference.parse(f"registry.test/{REPOSITORY}:latest")
+    assert Digest.of(places.repository.tagged(name)) == Digest.parse(IMAGE.digest)
+    assert places.asked() == 1

@@ -235,6 +235,19 @@ async def test_ranges(
     assert whole == []
 
 
+async def test_liars_of_blobs(tmp_path: Path, registry: Registry, mirror: Registry) -> None:
+    """Mirrors that all have wrong blobs are passed over by one job."""
+    registry.push(REPOSITORY, "latest", IMAGE)
+    with Registry() as second, structlog.testing.capture_logs() as logs:
+        second.push(REPOSITORY, "latest", IMAGE)
+        urls = [f"http://{place.address}" for place in (mirror, second)]
+        for place in (mirror, second):
+            changes_a_layer(place)
+        async with behind(tmp_path, registry, *urls) as harness:
+            await publish(harness)
+    assert [entry["mirror"] for entry in logs if entry["event"] == "mirror passed over"] == urls
+
+
 @pytest.mark.parametrize("number", [1, 2])
 async def test_lies_in_ranges(tmp_path: Path, registry: Registry, number: int) -> None:
     """Mirrors whose ranges alone are wrong are passed over, and the registry gives the parts."""

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from syncd.errors import RegistryUnavailableError
-from syncd.oci import AnonymousAccess, Descriptor, Digest, Reference
+from syncd.oci import OCI_MANIFEST, AnonymousAccess, Descriptor, Digest, Reference
 from syncd.oci.registry import Registry as Client
 from syncd.oci.registry import Timeouts
-from syncd.trust import Subject, attestations_of
+from syncd.trust import Subject, attestations, attestations_of
 from syncd.trust.attestations import KEPT_MAX
 from tests.fakes.registry import Registry
 from tests.images import Content, describe, digest, document
@@ -68,7 +68,9 @@ def built(image: Content, *statements: bytes, of: str = "") -> Content:
     return document(fields, image.blobs | attestation.blobs)
 
 
-def brought(registry: Registry, content: Content) -> tuple[list[tuple[str, str]], list[str]]:
+def brought(
+    registry: Registry, content: Content, called: dict[str, Any] | None = None
+) -> tuple[list[tuple[str, str]], list[str]]:
     """Return predicates and places of an image's attestations, and what is said of the others."""
     registry.push(REPOSITORY, "latest", content)
     name = Reference.parse(f"{registry.address}/{REPOSITORY}:latest")
@@ -76,7 +78,7 @@ def brought(registry: Registry, content: Content) -> tuple[list[tuple[str, str]]
     client = Client(name, access, timeouts=Timeouts(attempts=1))
     digests = tuple(dict.fromkeys(map(Digest.parse, (content.digest, IMAGE.digest))))
     found = attestations_of(
-        Subject(name, client, digests), Descriptor.parse(content.descriptor, "the image")
+        Subject(name, client, digests), Descriptor.parse(called or content.descriptor, "the image")
     )
     return [(one.predicate, one.place.split()[0]) for one in found.kept], found.faults
 
@@ -117,6 +119,25 @@ async def test_side_by_side(registry: Registry) -> None:
         ("GET", f"{place}/manifests/{at}.sig"),
         ("GET", f"{place}/referrers/{named}"),
     ]
+
+
+def test_no_thread(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where others have all threads, one thing is asked after the other, with the same result."""
+    monkeypatch.setattr(attestations, "_free", threading.BoundedSemaphore(1))
+    attach_referrer(registry, REPOSITORY, IMAGE, recorded("provenance").bundle)
+    layer = recorded("provenance stranger").attestation
+    attach_tag(registry, REPOSITORY, IMAGE.digest, layer, suffix="att")
+    with attestations._free:
+        assert brought(registry, IMAGE) == ([(SLSA, "referrer"), (SLSA, "tag")], [])
+    assert brought(registry, IMAGE) == ([(SLSA, "referrer"), (SLSA, "tag")], [])
+    assert attestations._free.acquire(blocking=False)  # it was given back
+
+
+def test_index_that_is_called_a_manifest(registry: Registry) -> None:
+    """What an index lists is found whatever the registry calls the index."""
+    made = built(IMAGE, statement(IMAGE.digest, SPDX))
+    called = {**made.descriptor, "mediaType": OCI_MANIFEST}
+    assert brought(registry, made, called) == ([(SPDX, "manifest")], [])
 
 
 def test_silent(registry: Registry) -> None:

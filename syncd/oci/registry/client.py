@@ -123,7 +123,9 @@ class Registry:
     def tagged(self, reference: Reference) -> bytes:
         """Return the document that a tag means now, by one GET request; raise as `resolve`."""
         with deadline(self._timeouts.look):
-            return self._read(self._manifest(reference), str(reference)).content
+            content = self._read(self._manifest(reference), str(reference)).content
+        document_type(parse_json(content, str(reference)), str(reference))
+        return content
 
     def document(self, wanted: Descriptor) -> bytes:
         """Return a manifest, index or config, verified against its descriptor."""
