@@ -21,6 +21,18 @@ from syncd.progress import Progress, Silence
 from tests.images import Layer, image, write_layout
 
 
+class Lying:
+    """A stream of other bytes than those of `stream`."""
+
+    def __init__(self, stream: Reader) -> None:
+        self._stream = stream
+        self.close = stream.close
+
+    def read(self, size: int, /) -> bytes:
+        """Return the next bytes, each another one."""
+        return bytes(byte ^ 1 for byte in self._stream.read(size))
+
+
 @dataclass
 class Puller:
     """Converts one image after the other, each with what the earlier ones left in `folder`.

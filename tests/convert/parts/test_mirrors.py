@@ -13,20 +13,9 @@ from syncd.oci.manifest import Descriptor, Reader
 from syncd.oci.range_reader import Range
 from syncd.oci.source import OpenedImage
 from tests.chunked import chunked, chunked_layer
-from tests.convert.parts.pulling import Puller, pulled_whole
+from tests.convert.parts.pulling import Lying, Puller, pulled_whole
 from tests.convert.parts.test_pull import FIRST, LIES, SECOND, spoiled, swap_files, tree
 from tests.images import Layer, digest
-
-
-class Lying:
-    """A stream of other bytes."""
-
-    def __init__(self, stream: Reader) -> None:
-        self._stream = stream
-        self.close = stream.close
-
-    def read(self, size: int, /) -> bytes:
-        return bytes(byte ^ 1 for byte in self._stream.read(size))
 
 
 @dataclass

@@ -28,7 +28,7 @@ from syncd.oci.reference import Digest
 from syncd.oci.source import OpenedImage
 from tests.archives import directory, file, tar
 from tests.chunked import MARK, PREFIX, Chunked, chunked, chunked_layer
-from tests.convert.parts.pulling import Puller, pulled_whole
+from tests.convert.parts.pulling import Lying, Puller, pulled_whole
 from tests.images import Layer, digest, layer_of
 
 NOISE = random.Random(7).randbytes(3 << 20)
@@ -376,14 +376,6 @@ def test_other_bytes(puller: Puller, tmp_path: Path) -> None:
 
     def lying(opened: OpenedImage) -> OpenedImage:
         given = spoil(opened)
-
-        class Lying:
-            def __init__(self, stream: Reader) -> None:
-                self._stream = stream
-                self.close = stream.close
-
-            def read(self, size: int, /) -> bytes:
-                return bytes(byte ^ 1 for byte in self._stream.read(size))
 
         def open_ranges(blob: Descriptor, ranges: Sequence[Range]) -> Reader:
             stream = given.ranges(blob, ranges)
