@@ -99,6 +99,16 @@ def wrong(change: bytes) -> Layer:
     return made.layer(tree(change))
 
 
+def test_good_layer_beside(tmp_path: Path) -> None:
+    """A layer that was right at once is no proof against who gave another one wrong."""
+    puller = Puller(tmp_path)
+    puller.pull(FIRST)
+    puller.spoil = Mirrors(1, 0).before
+    puller.pull(SECOND, wrong(b"other"))
+    assert len(puller.doubts) == 1
+    assert not puller.written[-1].was_misled
+
+
 @pytest.mark.parametrize("lie", ["not a table", "swapped", "checksum"])
 def test_table_of_a_whole_blob(tmp_path: Path, lie: str) -> None:
     """What is wrong in a blob that was verified as a whole is nobody's fault but the image's."""
