@@ -13,6 +13,7 @@ import yaml
 from tests.e2e.command import CHECKOUT, run, wait_for
 from tests.e2e.conftest import Image
 from tests.e2e.daemon import Syncd
+from tests.e2e.machine import Disk
 from tests.e2e.prometheus import Prometheus
 from tests.e2e.registry import Registry
 from tests.metrics import Scrape
@@ -23,10 +24,16 @@ DASHBOARD = CHECKOUT / "config/grafana/syncd.json"
 
 @pytest.fixture(scope="module")
 def watching(scratch: Path, registry: Registry, small: Image) -> Iterator[Syncd]:
-    """Run a daemon that has published one image, and has failed with another."""
+    """Run a daemon that has published one image, and has failed with another.
+
+    It has a disk of its own: how full the machine's is decides of two alerts.
+    """
     watched = [f"{registry.address}/watched/{name}:latest" for name in ("there", "missing")]
     small.push(watched[0])
-    with Syncd(scratch / "monitored", watched) as daemon:
+    with (
+        Disk(scratch / "monitored", "512m") as disk,
+        Syncd(disk.folder / "syncd", watched) as daemon,
+    ):
         yield daemon
 
 
