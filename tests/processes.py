@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 MARK = "hangs"
 """The file in which a process that hangs has its id."""
@@ -16,6 +17,11 @@ def until(true: Callable[[], bool]) -> None:
     while not true():
         assert time.monotonic() < end
         time.sleep(0.005)
+
+
+def no_thread(_: object) -> NoReturn:
+    """Refuse to start a thread, as a machine does that has none left."""
+    raise RuntimeError("can't start new thread")
 
 
 def is_gone(pid: int) -> bool:

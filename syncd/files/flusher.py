@@ -26,6 +26,7 @@ class Flusher:
         self._is_read_here = is_read_here
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="flush")
         self._flush: Future[None] | None = None
+        self._is_over = False  # no flush begins any more
         self._unflushed = 0
 
     def __enter__(self) -> Self:
@@ -40,10 +41,15 @@ class Flusher:
         Raise OSError for a fault that an earlier flush met.
         """
         self._unflushed += amount
-        if self._unflushed >= _STEP and (self._flush is None or self._flush.done()):
+        is_idle = self._flush is None or self._flush.done()
+        if self._unflushed >= _STEP and is_idle and not self._is_over:
             self._check()
-            with suppress(RuntimeError):  # no thread can be had: `settle` has more to do
+            try:
                 self._flush = self._thread.submit(self._flush_data)
+            except RuntimeError:
+                # No thread can be had, so that `settle` has more to do.  What is queued now must
+                # not be done by the thread of a later flush: its fault would be nobody's.
+                self._is_over = True
             self._unflushed = 0
 
     def settle(self) -> None:

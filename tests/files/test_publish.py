@@ -9,7 +9,6 @@ import stat
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NoReturn
 
@@ -17,6 +16,7 @@ import pytest
 
 from syncd.errors import GrowingFileError, OccupiedNameError, StorageError
 from syncd.files.publish import publish_file, remove_part
+from tests.processes import no_thread
 
 LARGE = bytes(range(256)) * (20 << 12)
 NAME = "image.tar.zst"
@@ -177,11 +177,7 @@ def test_what_only_helps(
     file: Path, folder: Path, refuse: Callable[[str, int], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without a thread to flush with, or a page cache to leave, the file is published, too."""
-
-    def submit(*_: object) -> NoReturn:
-        raise RuntimeError("can't start new thread")
-
-    monkeypatch.setattr(ThreadPoolExecutor, "submit", submit)
+    monkeypatch.setattr(threading.Thread, "start", no_thread)
     refuse("posix_fadvise", errno.EINVAL)
     file.write_bytes(LARGE)
     publish_file(file, folder, NAME)
