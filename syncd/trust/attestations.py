@@ -77,30 +77,32 @@ def attestations_of(subject: Subject, top: Descriptor) -> Brought:
 
 
 class _Ahead:
-    """Asks at once what there is a thread for; there are three for all images together.
+    """Asks with the threads that are free; there are three for all images together.
 
-    So a silent registry keeps nobody else waiting, who just asks one thing after the other then.
+    A silent registry keeps nobody else waiting: without a thread, each thing is asked when its
+    answer is wanted.
     """
 
     def __init__(self) -> None:
-        self._threads = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="attestations")
-        self._taken = 0
+        self._taken = sum(_free.acquire(blocking=False) for _ in range(_AT_ONCE))
+        self._threads = ThreadPoolExecutor(max(self._taken, 1), thread_name_prefix="attestations")
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._threads.shutdown(cancel_futures=True)
-        while self._taken:
-            self._taken -= 1
-            _free.release()
+        if self._taken:
+            _free.release(self._taken)
 
     def begin(self, ask: Callable[[], T]) -> Callable[[], T]:
-        """Begin to ask, if a thread is free; return what gives the answer."""
-        if not _free.acquire(blocking=False):
+        """Have a thread ask, if there is one; return what gives the answer."""
+        if not self._taken:
             return ask
-        self._taken += 1
-        return self._threads.submit(copy_context().run, ask).result
+        try:
+            return self._threads.submit(copy_context().run, ask).result
+        except RuntimeError:
+            return ask
 
 
 def _all(

@@ -8,15 +8,17 @@ import threading
 from typing import Any
 
 import pytest
+import structlog
 
 from syncd.errors import RegistryUnavailableError
 from syncd.oci import OCI_MANIFEST, AnonymousAccess, Descriptor, Digest, Reference
 from syncd.oci.registry import Registry as Client
 from syncd.oci.registry import Timeouts
 from syncd.trust import Subject, attestations, attestations_of
-from syncd.trust.attestations import KEPT_MAX
+from syncd.trust.attestations import KEPT_MAX, _Ahead
 from tests.fakes.registry import Registry
 from tests.images import Content, describe, digest, document
+from tests.processes import no_thread
 from tests.sigstore import (
     IMAGE,
     IN_TOTO,
@@ -131,6 +133,39 @@ def test_no_thread(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
         assert brought(registry, IMAGE) == ([(SLSA, "referrer"), (SLSA, "tag")], [])
     assert brought(registry, IMAGE) == ([(SLSA, "referrer"), (SLSA, "tag")], [])
     assert attestations._free.acquire(blocking=False)  # it was given back
+
+
+def test_thread_that_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the machine has no thread left, it is as where others have all."""
+    with monkeypatch.context() as refused, _Ahead() as ahead:
+        refused.setattr(threading.Thread, "start", no_thread)
+        assert ahead.begin(lambda: "answer")() == "answer"
+    assert all(attestations._free.acquire(blocking=False) for _ in range(3))
+    attestations._free.release(3)
+
+
+def test_context() -> None:
+    """What a thread logs is told of the same job."""
+    with structlog.contextvars.bound_contextvars(job="one"), _Ahead() as ahead:
+        assert ahead.begin(structlog.contextvars.get_contextvars)() == {"job": "one"}
+
+
+async def test_index_side_by_side(registry: Registry) -> None:
+    """A thread that has an answer asks on, for what the image's manifest has beside its index."""
+    registry.lists_referrers = True
+    made = built(IMAGE, statement(IMAGE.digest, SPDX))
+    of_index, of_image = (one.digest.replace(":", "-") for one in (made, IMAGE))
+    answered = threading.Event()
+    stalled = (f"{of_index}.sig", f"{of_index}.att", f"{of_image}.sig")
+    registry.faults.stalls |= dict.fromkeys(stalled, answered)
+    finding = asyncio.ensure_future(asyncio.to_thread(brought, registry, made))
+    try:
+        await until(
+            lambda: set(stalled) <= {path.rpartition("/")[2] for _, path in registry.requests}
+        )
+    finally:
+        answered.set()
+    assert await finding == ([(SPDX, "manifest")], [])
 
 
 def test_index_that_is_called_a_manifest(registry: Registry) -> None:
