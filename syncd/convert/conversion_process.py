@@ -82,7 +82,7 @@ def convert_with(act: Attempt, connection: socket.socket) -> None:
     daemon = _Daemon(channel)
     layers = _Layers(daemon, job.image)
     ranges = layers.open_ranges if job.ranges else None
-    opened = OpenedImage(job.image, layers.open, ranges, layers.mistrust)
+    opened = OpenedImage(job.image, layers.open, ranges, layers.mistrust, layers.vouch)
     progress = _Progress(daemon)
     scratch = job.options.scratch.counted_by(_Lease(daemon, "write", _WRITE_STEP).hold)
     options = replace(job.options, scratch=scratch, progress=progress)
@@ -225,13 +225,14 @@ class _Layers:
         """Open ranges of a layer; raise what opening them raises in the daemon."""
         return self._open(wanted, ranges=ranges)
 
-    def mistrust(self, known: int) -> int:
-        """Have others asked than those that gave bytes, unless more than `known` are mistrusted.
+    def mistrust(self, blob: Descriptor) -> bool:
+        """Have others asked for ranges of a layer; return whether there may be such."""
+        may_be: bool = self._daemon.ask("mistrust", layer=self._places[blob])["others"]
+        return may_be
 
-        Return how many are.
-        """
-        mistrusted: int = self._daemon.ask("mistrust", known=known)["mistrusted"]
-        return mistrusted
+    def vouch(self, blob: Descriptor) -> None:
+        """Tell that ranges of a layer were right."""
+        self._daemon.say("vouch", layer=self._places[blob])
 
     def _open(self, wanted: Descriptor, **more: object) -> PipedLayer:
         number, end = self._daemon.expect()

@@ -60,7 +60,7 @@ docs/reliability.md."""
 _LOOK = 0.25  # seconds between two looks at whether the conversion is to stop
 _DEATH = 10.0  # seconds for the kernel to end a process
 _WISHES = 3 * LAYERS_AT_A_TIME + 1  # layers and places that may be asked for at a time
-_STEPS_OF_A_LAYER = 8  # at most: it may be put together more than once, and pulled whole at last
+_STEPS_OF_A_LAYER = 16  # at most: it is put together anew for each mirror, and pulled whole at last
 _STEPS = 16  # steps beside those of the layers
 
 
@@ -176,14 +176,13 @@ class _Conversation:
             case "rest":
                 self._rest()
             case "open":
-                nth = number(message, "layer")
-                if not 0 <= nth < len(self._layers):
-                    raise NonsenseError("a layer that the image lacks")
                 ids = number(message, "id"), number(message, "end")
-                self._help(self._pump, self._way_to(self._layers[nth], message), *ids)
+                self._help(self._pump, self._way_to(self._layer(message), message), *ids)
             case "mistrust":
-                mistrusted = self._image.mistrust(number(message, "known"))
-                self._send({"id": number(message, "id"), "mistrusted": mistrusted})
+                others = self._image.mistrust(self._layer(message))
+                self._send({"id": number(message, "id"), "others": others})
+            case "vouch":
+                self._image.vouch(self._layer(message))
             case "failed":
                 raise error_of(message.get("error"))
             case "short":
@@ -195,6 +194,12 @@ class _Conversation:
             case _:
                 raise NonsenseError("nothing that a conversion says")
         return None
+
+    def _layer(self, message: Message) -> Descriptor:
+        nth = number(message, "layer")
+        if not 0 <= nth < len(self._layers):
+            raise NonsenseError("a layer that the image lacks")
+        return self._layers[nth]
 
     def _begin(self, message: Message) -> None:
         """Pass on that a step begins."""

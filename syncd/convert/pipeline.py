@@ -171,7 +171,6 @@ def attempt(opened: OpenedImage, output: Path, options: Options, share: Share) -
                 written,
                 warnings=(*findings.warnings, *lost, *pulls.doubts),
                 is_suitable=not findings.obstacles,
-                was_misled=pulls.were_misled,
             )
             if options.format is Format.OCI and written.diff_id is not None:
                 archived = _archived(file, image, written, written.diff_id)

@@ -19,7 +19,6 @@ def message_of(written: WrittenTemplate) -> Message:
         "diff_id": str(written.diff_id) if written.diff_id else None,
         "warnings": written.warnings,
         "is_suitable": written.is_suitable,
-        "was_misled": written.was_misled,
     }
 
 
@@ -36,7 +35,6 @@ def written_of(message: Message) -> WrittenTemplate:
             None if diff_id is None else Digest.parse(text(message, "diff_id")),
             warnings=tuple(text({"warning": warning}, "warning") for warning in warnings),
             is_suitable=flag(message, "is_suitable"),
-            was_misled=flag(message, "was_misled"),
         )
     except InvalidReferenceError as exc:
         raise NonsenseError("a digest that is none") from exc

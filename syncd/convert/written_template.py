@@ -14,8 +14,7 @@ class WrittenTemplate:
 
     `diff_id` is the digest of the plain tar if it was asked for; `table` lists the frames if the
     conversion is to be remembered.  `warnings` are sentences for whoever asked for the
-    template; `is_suitable` tells whether an unprivileged container can be made from it, and
-    `was_misled` whether parts of a layer were wrong at first, and right when others were asked.
+    template; `is_suitable` tells whether an unprivileged container can be made from it.
     """
 
     size: int
@@ -25,4 +24,3 @@ class WrittenTemplate:
     table: FrameTable | None = None
     warnings: tuple[str, ...] = ()
     is_suitable: bool = True
-    was_misled: bool = False

@@ -67,15 +67,15 @@ class Repository(Source, Protocol):
     def referrers(self, subject: Digest) -> list[Descriptor]:
         """Return what the registry says refers to a manifest; raise as `resolve`."""
 
-    def mistrust(self, known: int | None = None) -> int:
-        """Mistrust the mirrors whose blobs were read: this object asks them no more.
+    def mistrust(self, blob: Descriptor, *, whole: bool = False) -> bool:
+        """Ask the mirrors no more for ranges of a blob that gave wrong ones of it.
 
-        Of these may be ones that are not to blame, so nothing is done where more than `known` are
-        mistrusted already.  Return how many are.
+        With `whole` they gave the blob, and are asked for it no more.  Return whether there are
+        such mirrors, so that others may give the right bytes.
         """
 
-    def settle(self, *, lied: bool) -> None:
-        """Have nobody ask the mistrusted mirrors for a while if they lied; else ask them again."""
+    def vouch(self, blob: Descriptor, *, whole: bool = False) -> None:
+        """Have nobody ask for a while who gave these bytes wrong: others gave them right."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,23 +32,24 @@ OpenRanges = Callable[[Descriptor, Sequence[Range]], Reader]
 """Opens ranges of a blob, in ascending order, as one stream; nothing of it is verified."""
 
 
-def _has_no_mirrors(_: int) -> int:
-    return 0
+def _has_no_mirrors(_: Descriptor) -> bool:
+    return False
 
 
 @dataclass(frozen=True, slots=True)
 class OpenedImage:
     """One platform's image with its documents read, and the way to its layers.
 
-    `open_ranges` is None where layers are to be read whole.  `mistrust` is called where bytes are
-    wrong, with how many were mistrusted when they were asked for: unless these are more by now, it
-    has others asked from now on.  It returns how many are mistrusted.
+    `open_ranges` is None where layers are to be read whole.  `mistrust` is called where ranges of a
+    blob are wrong: it has others asked for any from now on, and returns whether there may be such.
+    `vouch` is called where a layer was put together from ranges of a blob, which so were right.
     """
 
     image: Image
     open_layer: OpenBlob
     open_ranges: OpenRanges | None = None
-    mistrust: Callable[[int], int] = _has_no_mirrors
+    mistrust: Callable[[Descriptor], bool] = _has_no_mirrors
+    vouch: Callable[[Descriptor], object] = _has_no_mirrors
 
     def ranges(self, blob: Descriptor, ranges: Sequence[Range]) -> Reader:
         """Open ranges of a layer's blob; raise NoRangesError where there are none to be had."""

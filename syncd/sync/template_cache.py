@@ -40,13 +40,13 @@ from syncd.errors import (
 )
 from syncd.files import hand_over, make_folder
 from syncd.formats import Format
-from syncd.oci import BlobCache, Digest, Image, OpenedImage
+from syncd.oci import BlobCache, Descriptor, Digest, Image, OpenedImage, Reader
 from syncd.sync.context import Running, SyncContext
 from syncd.sync.deaths import Deaths
 from syncd.sync.job import LayerBytes
 from syncd.sync.layer_reading import LayerReading, layer_sizes, ranges_of
 from syncd.sync.ledger import Ledger
-from syncd.sync.mirror_trust import converted
+from syncd.sync.mirror_trust import MirrorTrust
 from syncd.sync.state_room import Need, RoomShare, StateRoom
 from syncd.sync.tally import Counted, Instead
 from syncd.sync.template_use import TABLE, WARNINGS, TemplateUse
@@ -224,16 +224,19 @@ class TemplateCache:
         blobs = self._blobs(folder / "blobs" if private else None)
         earlier = [] if private else self._earlier()
         share.use(template for template, _ in earlier)
+        repository, trust = context.repository, MirrorTrust(context.repository)
+
+        def open_layer(blob: Descriptor) -> Reader:
+            keep = private or blob.digest in share.need.blobs
+            pause = context.progress.pause
+            return trust.watched(blob, blobs.reader(blob, repository.blob, pause, keep=keep))
+
         opened = OpenedImage(
             image,
-            lambda blob: blobs.reader(
-                blob,
-                context.repository.blob,
-                context.progress.pause,
-                keep=private or blob.digest in share.need.blobs,
-            ),
+            open_layer,
             ranges_of(blobs, context) if by_parts else None,
-            context.repository.mistrust,
+            repository.mistrust,
+            repository.vouch,
         )
         reading = LayerReading(context.progress, blobs)
         options = Options(
@@ -248,8 +251,7 @@ class TemplateCache:
             table=table,
         )
         try:
-            convert = partial(self._convert, opened, unfinished, options)
-            written = converted(convert, context.repository)
+            written = trust.converted(partial(self._convert, opened, unfinished, options))
         except ConversionDiedError as exc:
             raise self._deaths.count(image.manifest_digest, exc) from exc
         self._deaths.forget(image.manifest_digest)

@@ -37,6 +37,8 @@ NONSENSE: dict[str, bytes] = {
     "no such layer": b'{"say":"open","id":1,"end":2,"layer":7}\n',
     "negative layer": b'{"say":"open","id":1,"end":2,"layer":-1}\n',
     "mistrust of nothing": b'{"say":"mistrust","id":1}\n',
+    "mistrust of another image": b'{"say":"mistrust","id":1,"layer":7}\n',
+    "vouching for another image": b'{"say":"vouch","layer":7}\n',
     "no ranges": b'{"say":"open","id":1,"end":2,"layer":0,"ranges":[]}\n',
     "odd ranges": b'{"say":"open","id":1,"end":2,"layer":0,"ranges":[[0]]}\n',
     "ranges of text": b'{"say":"open","id":1,"end":2,"layer":0,"ranges":[["0",1]]}\n',

@@ -39,10 +39,10 @@ from tests.archives import directory, file, hardlink
 from tests.chunked import chunked_layer
 from tests.convert import poisoned
 from tests.convert.parts.pulling import Puller, pulled_whole
-from tests.convert.parts.test_mirrors import Mirrors
+from tests.convert.parts.test_mirrors import Mirrors, wrong
 from tests.convert.parts.test_pull import FIRST, SECOND, spoiled, swap_files, tree
 from tests.convert.poisoned import NONSENSE
-from tests.images import Content, image, layer, write_layout
+from tests.images import Content, digest, image, layer, write_layout
 from tests.processes import hanging_below, is_gone, until
 
 SAMPLE = image(
@@ -159,10 +159,23 @@ def test_mirrors(processes: ConversionProcesses, tmp_path: Path) -> None:
     third = chunked_layer(tree(b"third"))
     assert puller.pull(third) == pulled_whole(tmp_path, third)
     assert puller.whole == []
-    assert mirrors.mistrusted == {0}
-    assert puller.written[-1].was_misled
-    puller.pull(spoiled(swap_files))
-    assert not puller.written[-1].was_misled
+    assert mirrors.mistrusted == {digest(third.stored): {0}}
+    assert digest(third.stored) in mirrors.vouched
+    told = spoiled(swap_files)
+    puller.pull(told)
+    assert digest(told.stored) not in mirrors.vouched
+
+
+def test_many_mirrors(processes: ConversionProcesses, tmp_path: Path) -> None:
+    """A process may begin anew with as many mirrors as there can be, and with each layer."""
+    puller = Puller(tmp_path, act=processes.convert)
+    puller.pull(FIRST)
+    mirrors = Mirrors(8, 0)
+    puller.spoil = mirrors.before
+    layers = [wrong(bytes([nth])) for nth in range(6)]
+    assert puller.pull(*layers) == pulled_whole(tmp_path, *layers)
+    assert all(len(asked) == 8 for asked in mirrors.mistrusted.values())
+    assert len(mirrors.mistrusted) == len(layers)
 
 
 def test_progress(processes: ConversionProcesses, tmp_path: Path) -> None:

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
+from typing import cast
 
 import pytest
 
-from syncd.oci import AnonymousAccess, Descriptor, Digest, MirrorLocation, Reference
+from syncd.errors import ImageError
+from syncd.oci import (
+    AnonymousAccess,
+    Descriptor,
+    Digest,
+    MirrorLocation,
+    Range,
+    Reader,
+    Reference,
+    Repository,
+)
 from syncd.oci.registry import Registry as Client
 from syncd.oci.registry.mirrored import LeftAlone, Mirror, MirroredRepository
 from tests.fakes.registry import Registry
@@ -15,7 +27,7 @@ from tests.harness import REPOSITORY, sample
 from tests.images import document
 
 IMAGE = sample()
-LAYER = Descriptor.parse(IMAGE.document["layers"][0], "a layer")
+LAYER, OTHER = (Descriptor.parse(layer, "a layer") for layer in IMAGE.document["layers"][:2])
 
 
 class Places:
@@ -41,10 +53,20 @@ class Places:
             tags=True,
         )
 
-    def asked(self, repository: MirroredRepository | None = None) -> int:
-        """Ask for a layer; return the number of the place that gave it."""
+    def asked(
+        self,
+        repository: MirroredRepository | None = None,
+        *,
+        ranges: bool = False,
+        offset: int = 0,
+        layer: Descriptor = LAYER,
+    ) -> int:
+        """Ask for a layer, or a range of it; return the number of the place that gave it."""
         before = [len(place.requests) for place in self.registries]
-        with closing((repository or self.repository).blob(LAYER)) as stream:
+        asked = repository or self.repository
+        with closing(
+            asked.ranges(layer, [Range(0, 1)]) if ranges else asked.blob(layer, offset)
+        ) as stream:
             assert stream.read(1)
         (nth,) = (n for n, one in enumerate(self.registries) if len(one.requests) > before[n])
         return nth
@@ -62,37 +84,106 @@ def places() -> Iterator[Places]:
         yield Places([stack.enter_context(Registry()) for _ in range(3)])
 
 
-def test_one_after_the_other(places: Places) -> None:
-    """Each that gave wrong bytes is asked no more, and the registry is asked at last."""
+@pytest.mark.parametrize("ranges", [True, False])
+def test_one_after_the_other(places: Places, ranges: bool) -> None:
+    """Each that gave wrong bytes is asked for them no more, and the registry is asked at last."""
     repository = places.repository
-    assert (places.asked(), repository.mistrust(0)) == (0, 1)
-    assert (places.asked(), repository.mistrust(1)) == (1, 2)
-    assert (places.asked(), repository.mistrust(2)) == (2, 2)
+    for place, others in ((0, True), (1, True), (2, False)):
+        assert places.asked(ranges=ranges) == place
+        assert repository.mistrust(LAYER, whole=not ranges) is others
 
 
-def test_no_more_than_known(places: Places) -> None:
-    """Who was given the same wrong bytes as others blames nobody whom these asked since."""
+def test_nobody_gave(places: Places) -> None:
+    """Nobody is to blame for bytes that nobody here gave."""
+    assert not places.repository.mistrust(LAYER)
+    assert places.asked() == 0
+
+
+def test_other_bytes(places: Places) -> None:
+    """Who gave wrong ranges is asked for the whole blob, and for others; and the reverse."""
+    repository = places.repository
+    places.asked(ranges=True)
+    repository.mistrust(LAYER)
+    assert (places.asked(ranges=True), places.asked(), places.asked(layer=OTHER)) == (1, 0, 0)
+    repository.mistrust(LAYER, whole=True)
+    assert (places.asked(), places.asked(layer=OTHER)) == (1, 0)
+    assert places.asked(layer=OTHER, ranges=True) == 0
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_vouched(places: Places, whole: bool) -> None:
+    """Once others gave the right bytes, who lied is left alone by all, and nobody else."""
+    repository = places.repository
+    for _ in range(2):
+        places.asked(ranges=not whole)
+        repository.mistrust(LAYER, whole=whole)
+    assert places.asked(places.of_another_job()) == 0
+    repository.vouch(OTHER, whole=whole)
+    repository.vouch(LAYER, whole=not whole)
+    assert places.asked(places.of_another_job()) == 0
+    repository.vouch(LAYER, whole=whole)
+    assert places.asked(places.of_another_job()) == 2
+
+
+def test_honest_beside_a_liar(places: Places) -> None:
+    """Who gave another blob of the job is not blamed for what somebody else gave."""
+    places.asked()
+    places.registries[0].replace_blob(str(OTHER.digest), None)
+    with closing(places.repository.blob(OTHER)):
+        assert places.repository.mistrust(LAYER, whole=True)
+    places.repository.vouch(LAYER, whole=True)
+    assert places.asked(places.of_another_job()) == 1
+
+
+def test_several_gave(places: Places) -> None:
+    """Of several that gave a blob together all are asked for it no more, and none is blamed."""
     repository = places.repository
     places.asked()
-    assert repository.mistrust(0) == 1
-    assert places.asked() == 1
-    assert repository.mistrust(0) == 1
-    assert places.asked() == 1
-    assert repository.mistrust() == 2
-
-
-@pytest.mark.parametrize("lied", [True, False])
-def test_settled(places: Places, lied: bool) -> None:
-    """Who lied is left alone by all, and by nobody who did not; then all begins anew."""
-    assert places.asked() == 0
-    places.repository.mistrust()
-    assert places.asked() == 1
+    breaks_off = places.registries[0].faults.refusals
+    breaks_off.append((404, {}, b""))
+    with closing(repository.blob(LAYER, 1)):
+        assert not breaks_off
+    assert repository.mistrust(LAYER, whole=True)
+    assert places.asked() == 2
+    repository.vouch(LAYER, whole=True)
     assert places.asked(places.of_another_job()) == 0
-    places.repository.settle(lied=lied)
-    assert places.asked(places.of_another_job()) == int(lied)
-    assert places.asked() == int(lied)
-    places.repository.settle(lied=True)
-    assert places.asked() == int(lied)
+
+
+def test_what_was_kept(places: Places) -> None:
+    """Who goes on with a blob that somebody began is not blamed for it."""
+    assert places.asked(offset=1) == 0
+    assert places.repository.mistrust(LAYER, whole=True)
+    places.repository.vouch(LAYER, whole=True)
+    assert places.asked(places.of_another_job()) == 0
+
+
+def test_late_answer(places: Places) -> None:
+    """A stream that is opened late, by who is asked no more, leaves the next one to blame."""
+    repository, first = places.repository, places.registries[0]
+    places.asked()
+    waits, goes_on = threading.Event(), threading.Event()
+    inner = repository._mirrors[0].repository
+
+    class Late:
+        def blob(self, wanted: Descriptor, offset: int = 0) -> Reader:
+            stream = inner.blob(wanted, offset)
+            waits.set()
+            goes_on.wait(10)
+            return stream
+
+    slow = Mirror(repository._mirrors[0].location, cast(Repository, Late()))
+    repository._mirrors = (slow, *repository._mirrors[1:])
+    late = threading.Thread(target=lambda: repository.blob(LAYER).close())
+    late.start()
+    assert waits.wait(10)
+    repository.mistrust(LAYER, whole=True)
+    assert places.asked() == 1
+    goes_on.set()
+    late.join()
+    repository.mistrust(LAYER, whole=True)
+    repository.vouch(LAYER, whole=True)
+    assert places.asked(places.of_another_job()) == 2
+    assert first.requests
 
 
 def test_no_manifest(places: Places) -> None:
@@ -101,3 +192,13 @@ def test_no_manifest(places: Places) -> None:
     name = Reference.parse(f"registry.test/{REPOSITORY}:latest")
     assert Digest.of(places.repository.tagged(name)) == Digest.parse(IMAGE.digest)
     assert places.asked() == 1
+
+
+def test_no_manifest_anywhere(places: Places) -> None:
+    """Whoever pushes what is no manifest keeps nobody off the mirrors."""
+    for place in places.registries:
+        place.push(REPOSITORY, "latest", document({"mediaType": "text/plain"}, {}))
+    name = Reference.parse(f"registry.test/{REPOSITORY}:latest")
+    with pytest.raises(ImageError, match="schema version"):
+        places.repository.tagged(name)
+    assert places.asked() == 0

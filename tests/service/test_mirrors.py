@@ -274,9 +274,9 @@ async def test_lies_in_ranges(tmp_path: Path, registry: Registry, number: int) -
 async def test_image_to_blame(
     tmp_path: Path, registry: Registry, mirror: Registry, ranges: bool
 ) -> None:
-    """An image that is wrong in the registry, too, keeps nobody off the mirror.
+    """An image that is wrong in the registry, too, keeps nobody off the mirror, and is told.
 
-    So does one of which the registry cannot tell, since it serves no ranges.
+    So is one of which the registry cannot tell, since it serves no ranges.
     """
     registry.faults.ranges = ranges
     wrong, again = spoiled(swap_files), chunked_layer(tree(b"again"))
@@ -287,9 +287,59 @@ async def test_image_to_blame(
                     place.push(REPOSITORY, "latest", image(layer))
                 outcome = await harness.bring()
                 assert outcome.result is Result.PUBLISHED
-                assert bool(outcome.warnings) is (layer is wrong and ranges)
+                assert bool(outcome.warnings) is (layer is wrong)
     assert not [entry for entry in logs if entry["event"] == "mirror passed over"]
     assert digest(again.stored) in served(mirror) - served(registry)
+
+
+def shifts_ranges(mirror: Registry) -> None:
+    mirror.push(REPOSITORY, "latest", image(SECOND))
+    mirror.faults.shift = 1
+
+
+def has_a_wrong_table(mirror: Registry) -> None:
+    mirror.push(REPOSITORY, "latest", image(spoiled(swap_files)))
+
+
+@pytest.mark.parametrize("spoil", [shifts_ranges, has_a_wrong_table])
+async def test_no_way_out(
+    spoil: Callable[[Registry], None], tmp_path: Path, mirror: Registry
+) -> None:
+    """A mirror whose ranges alone are wrong gives the layers whole where nobody else gives any."""
+    with Registry() as closed:
+        pass
+    with structlog.testing.capture_logs() as logs:
+        async with behind(tmp_path, closed, f"http://{mirror.address}", tags=True) as harness:
+            mirror.push(REPOSITORY, "latest", image(FIRST))
+            await publish(harness)
+            spoil(mirror)
+            outcome = await harness.bring()
+    assert outcome.result is Result.PUBLISHED
+    assert len(outcome.warnings) == 1
+    assert "was pulled whole" in outcome.warnings[0]
+    assert not [entry for entry in logs if entry["event"] == "mirror passed over"]
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+async def test_honest_beside_a_liar(
+    tmp_path: Path, registry: Registry, mirror: Registry, is_there: bool
+) -> None:
+    """Who gave other layers is asked for the one that a mirror gave wrong, and is not blamed."""
+    with Registry() as honest, structlog.testing.capture_logs() as logs:
+        for place in (registry, mirror, honest):
+            place.push(REPOSITORY, "latest", IMAGE)
+        for other in {layer["digest"] for layer in IMAGE.document["layers"]} - {TEXT_LAYER}:
+            mirror.replace_blob(other, None)
+        changes_a_layer(mirror)
+        if not is_there:
+            registry.faults.refusals.extend([(503, {}, b"")] * 500)
+        urls = [f"http://{place.address}" for place in (mirror, honest)]
+        async with behind(tmp_path, registry, *urls, tags=True) as harness:
+            await publish(harness)
+        assert served(honest) >= {TEXT_LAYER}
+    told = [entry["mirror"] for entry in logs if entry["event"] == "mirror passed over"]
+    assert told == urls[:1]
+    assert TEXT_LAYER not in served(registry)
 
 
 async def test_tags(tmp_path: Path, registry: Registry, mirror: Registry) -> None:

@@ -110,11 +110,11 @@ class Nowhere:
         """Fail."""
         raise AssertionError("the registry was asked")
 
-    def mistrust(self, known: int | None = None) -> int:
+    def mistrust(self, blob: Descriptor, *, whole: bool = False) -> bool:
         """Fail."""
         raise AssertionError("the registry was asked")
 
-    def settle(self, *, lied: bool) -> None:
+    def vouch(self, blob: Descriptor, *, whole: bool = False) -> None:
         """Fail."""
         raise AssertionError("the registry was asked")
 

@@ -8,6 +8,7 @@ image is to blame.
 from __future__ import annotations
 
 import io
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -77,8 +78,6 @@ class PartialPulls:
         share: Share,
         progress: Progress,
     ) -> None:
-        self.were_misled = False
-        """Whether parts of a layer were wrong at first, and right when others were asked."""
         self._doubts: list[str] = []
         self._doubted: set[Layer] = set()
         self._opened = opened
@@ -87,10 +86,10 @@ class PartialPulls:
         self._share = share
         self._progress = progress
         self._is_away = False
-        self._mistrusted = 0  # how many of those who give bytes
-        self._known: dict[Layer, int] = {}  # how many were mistrusted when a layer was looked at
-        self._again: set[Layer] = set()
         self._anew: set[Layer] = set()
+        # Of a blob that two layers name in two ways, one way may be right and the other wrong.
+        self._layers_of = Counter(layer.descriptor.digest for layer in set(opened.image.layers))
+        self._was_wrong: dict[Layer, str] = {}  # how those gave it who are asked no more
 
     def __enter__(self) -> Self:
         return self
@@ -118,7 +117,6 @@ class PartialPulls:
 
     def _look(self, layer: Layer, held: Held) -> Prospect | None:
         blob = layer.descriptor
-        self._known[layer] = self._mistrusted
         if self._opened.open_ranges is None or not self._resources.frames.remembered:
             return None
         with self._doubting(layer, given=True):
@@ -161,8 +159,9 @@ class PartialPulls:
                 try:
                     with Held(self._share.hold) as held:
                         pulled = self._pull(prospect, table, tar_split, until_over, held)
-                        self.were_misled |= bool(pulled) and prospect.layer in self._again
-                        return pulled
+                    if pulled:
+                        self._opened.vouch(prospect.layer.descriptor)
+                    return pulled
                 except VerificationError:
                     self._forget_liars(table)
                     if self._index.forgotten == forgotten:
@@ -223,6 +222,8 @@ class PartialPulls:
         Nothing is kept of a table that was found to be wrong.  Raise what
         `syncd.convert.unpack.unpack` raises.
         """
+        if layer in self._was_wrong and layer not in self._doubted:
+            self._tell(layer, self._was_wrong[layer])
         if prospect is None or layer in self._doubted:
             return unpack(blob, layer, self._resources, advance)
         say: SayParts | None = None
@@ -281,9 +282,12 @@ class PartialPulls:
 
     def _doubt(self, layer: Layer, exc: ImageError) -> None:
         self._doubted.add(layer)
+        self._tell(layer, exc.what)
+
+    def _tell(self, layer: Layer, what: str) -> None:
         self._doubts.append(
             f"layer {layer.descriptor.digest} was pulled whole, since its parts, or what "
-            f"it says of them, are not right: {exc.what}"
+            f"it says of them, are not right: {what}"
         )
 
     @contextmanager
@@ -298,11 +302,9 @@ class PartialPulls:
         except LimitError:
             return  # the image is perhaps within its bounds without its tables
         except ImageError as exc:
-            known = self._known.get(layer, 0)
-            mistrusted = self._opened.mistrust(known) if given else known
-            self._mistrusted = max(self._mistrusted, mistrusted)
-            if mistrusted > known:
-                self._again.add(layer)
+            is_named_once = self._layers_of[layer.descriptor.digest] == 1
+            if given and is_named_once and self._opened.mistrust(layer.descriptor):
+                self._was_wrong[layer] = exc.what
                 self._anew.add(layer)
             else:
                 self._doubt(layer, exc)

@@ -205,11 +205,11 @@ class Registry:
                 pages(self._read, url, place, PAGES_MAX), pages(self._read, tag, place, 1), place
             )
 
-    def mistrust(self, known: int | None = None) -> int:  # noqa: ARG002 - see Repository
-        """Return 0: the registry itself has no mirrors."""
-        return 0
+    def mistrust(self, blob: Descriptor, *, whole: bool = False) -> bool:  # noqa: ARG002 - see Repository
+        """Return False: the registry itself has no mirrors."""
+        return False
 
-    def settle(self, *, lied: bool) -> None:
+    def vouch(self, blob: Descriptor, *, whole: bool = False) -> None:
         """Do nothing: the registry itself has no mirrors."""
 
     def _wait(self, attempt: int, fault: RegistryUnavailableError) -> None:

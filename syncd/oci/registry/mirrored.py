@@ -5,12 +5,16 @@ the registry one pull.  No mirror is believed: documents are verified here, and 
 bytes are kept.  The registry itself says what a tag means, which tags there are, and what refers to
 a manifest, unless the configuration lets mirrors say so.  A mirror never gets the registry's
 credentials, and one that fails or lies is left alone for a while, whoever asks.
+
+Bytes that are wrong are a mirror's fault, or the image's.  So others are asked for these very
+bytes, and a mirror lied if theirs are right; what else it has is taken meanwhile.
 """
 
 from __future__ import annotations
 
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import NamedTuple, TypeVar
@@ -43,6 +47,13 @@ IMPATIENT = Timeouts(connect=5.0, read=30.0, look=30.0, attempts=1)
 log = structlog.stdlib.get_logger()
 
 T = TypeVar("T")
+
+
+class _Bytes(NamedTuple):
+    """Bytes of a blob: all of them, or ranges."""
+
+    digest: Digest
+    is_whole: bool
 
 
 class Mirror(NamedTuple):
@@ -80,8 +91,9 @@ class LeftAlone:
 class MirroredRepository:
     """A repository of `source`, with its mirrors in the order in which they are asked.
 
-    `tags` lets mirrors say what tags mean and which there are.  What is kept of one job: a mirror
-    that gave bytes in this object is known to it.  Safe to use from several threads.
+    `tags` lets mirrors say what tags mean and which there are.  It is of one job: of each blob it
+    knows who gave its bytes, and who is not asked for these any more.  Safe to use from several
+    threads.
     """
 
     def __init__(
@@ -96,8 +108,9 @@ class MirroredRepository:
         self._mirrors = tuple(mirrors)
         self._left_alone = left_alone
         self._tags = tags
-        self._gave: set[MirrorLocation] = set()
-        self._mistrusted: set[MirrorLocation] = set()
+        self._gave: defaultdict[_Bytes, set[MirrorLocation | None]] = defaultdict(set)
+        self._mistrusted: defaultdict[_Bytes, set[MirrorLocation]] = defaultdict(set)
+        self._suspected: defaultdict[_Bytes, set[MirrorLocation]] = defaultdict(set)
         self._lock = threading.Lock()
 
     def resolve(self, reference: Reference) -> Descriptor:
@@ -118,11 +131,16 @@ class MirroredRepository:
 
     def blob(self, wanted: Descriptor, offset: int = 0) -> Reader:
         """Open a blob from `offset` on; a stream that breaks is opened anew at the next place."""
-        return self._open(lambda repository: repository.blob(wanted, offset))
+        given = _Bytes(wanted.digest, is_whole=True)
+        if offset:
+            with self._lock:  # somebody gave the bytes before
+                self._gave.setdefault(given, {None})
+        return self._open(given, lambda repository: repository.blob(wanted, offset))
 
     def ranges(self, wanted: Descriptor, ranges: Sequence[Range]) -> Reader:
         """Open ranges of a blob, at the first place that serves any."""
-        return self._open(lambda repository: repository.ranges(wanted, ranges))
+        given = _Bytes(wanted.digest, is_whole=False)
+        return self._open(given, lambda repository: repository.ranges(wanted, ranges))
 
     def tags(self) -> list[str]:
         """Return all tags of the repository; raise as the registry does."""
@@ -132,62 +150,89 @@ class MirroredRepository:
         """Return what the registry itself says refers to a manifest."""
         return self._source.referrers(subject)
 
-    def mistrust(self, known: int | None = None) -> int:
-        """Mistrust the mirrors whose blobs were read, unless more than `known` are already.
+    def mistrust(self, blob: Descriptor, *, whole: bool = False) -> bool:
+        """Ask the mirrors no more that gave these bytes of a blob, which were wrong.
 
-        Bytes that are wrong show only when more of them are read, and then they are perhaps of
-        several, or wrong in the registry, too.  Return how many are mistrusted.
+        Return whether there are such.  One that gave them alone is suspected of a lie.
         """
+        wrong = _Bytes(blob.digest, is_whole=whole)
         with self._lock:
-            if known is None or len(self._mistrusted) <= known:
-                self._mistrusted |= self._gave
-            return len(self._mistrusted)
+            gave = self._gave.pop(wrong, set())
+            mirrors = {mirror for mirror in gave if mirror} - self._mistrusted[wrong]
+            self._mistrusted[wrong] |= mirrors
+            if len(gave) == 1:
+                self._suspected[wrong] |= mirrors
+        if mirrors:
+            names = sorted(map(str, mirrors))
+            log.warning(
+                "wrong bytes from a mirror", blob=str(blob.digest), mirrors=names, whole=whole
+            )
+        return bool(mirrors)
 
-    def settle(self, *, lied: bool) -> None:
-        """Leave the mistrusted mirrors alone for an hour if they lied; else ask them again."""
-        for location in (each.location for each in self._mirrors if lied):
-            if location in self._mistrusted:
-                self._left_alone.add(location, LIED, "bytes are not those of their digest")
-        self._mistrusted.clear()
-        self._gave.clear()
+    def vouch(self, blob: Descriptor, *, whole: bool = False) -> None:
+        """Leave those alone for an hour who are suspected: others gave the right bytes."""
+        with self._lock:
+            suspected = self._suspected.pop(_Bytes(blob.digest, is_whole=whole), set())
+        for mirror in (each.location for each in self._mirrors if each.location in suspected):
+            self._left_alone.add(mirror, LIED, f"blob {blob.digest} has other bytes elsewhere")
 
-    def _open(self, open_at: Callable[[Repository], Reader]) -> Reader:
-        """Open a stream at a mirror, or at the registry."""
+    def _open(self, wanted: _Bytes, open_at: Callable[[Repository], Reader]) -> Reader:
+        """Open a stream at a mirror that is not mistrusted, or at the registry."""
         for mirror in self._asked():
+            if mirror.location in self._mistrusted[wanted]:
+                continue
             try:
                 stream = open_at(mirror.repository)
             except OneRangeError:
                 raise  # who asks will ask for one range, here again
-            except (RegistryError, ImageError) as exc:
-                if not _only_lacks(exc):
-                    self._pass_over(mirror, exc)
+            except RegistryError as exc:
+                self._pass_over(mirror, exc)
                 continue
-            with self._lock:
-                self._gave.add(mirror.location)
+            self._note(wanted, mirror.location)
             return _Stream(stream, partial(self._pass_over, mirror))
-        return open_at(self._source)
+        stream = open_at(self._source)
+        self._note(wanted, None)
+        return stream
+
+    def _note(self, given: _Bytes, by: MirrorLocation | None) -> None:
+        """Note who gave bytes; who was asked before it was mistrusted gave them to nobody."""
+        with self._lock:
+            if by not in self._mistrusted[given]:
+                self._gave[given].add(by)
 
     def _ask(self, question: Callable[[Repository], T]) -> T:
-        """Ask the mirrors, then the registry."""
+        """Ask the mirrors, then the registry.
+
+        A mirror whose answer is not right lied only if another's is: who pushes an image decides
+        what is in its documents.
+        """
+        wrong: list[tuple[Mirror, ImageError]] = []
         for mirror in self._asked():
             try:
-                return question(mirror.repository)
-            except (RegistryError, ImageError) as exc:
-                if _only_lacks(exc):
-                    continue
+                answer = question(mirror.repository)
+            except RegistryError as exc:
                 self._pass_over(mirror, exc)
-        return question(self._source)
+            except ImageError as exc:
+                log.warning(
+                    "wrong answer from a mirror", mirror=str(mirror.location), reason=exc.what
+                )
+                wrong.append((mirror, exc))
+            else:
+                break
+        else:
+            answer = question(self._source)
+        for mirror, fault in wrong:
+            self._left_alone.add(mirror.location, LIED, str(fault))
+        return answer
 
     def _asked(self) -> Iterable[Mirror]:
-        return (
-            each
-            for each in self._mirrors
-            if each.location not in self._mistrusted and not self._left_alone.has(each.location)
-        )
+        return (each for each in self._mirrors if not self._left_alone.has(each.location))
 
-    def _pass_over(self, mirror: Mirror, fault: RegistryError | ImageError) -> None:
-        lied = isinstance(fault, ImageError)
-        self._left_alone.add(mirror.location, LIED if lied else FAILED, str(fault))
+    def _pass_over(self, mirror: Mirror, fault: RegistryError) -> None:
+        """Leave a mirror alone that fails; what it only lacks, or does not do, is no fault."""
+        lacks = isinstance(fault, NotFoundError | NoRangesError)
+        if not lacks or isinstance(fault, DeniedError):
+            self._left_alone.add(mirror.location, FAILED, str(fault))
 
 
 class _Stream:
@@ -206,9 +251,3 @@ class _Stream:
 
     def close(self) -> None:
         self._stream.close()
-
-
-def _only_lacks(fault: RegistryError | ImageError) -> bool:
-    """Tell whether a mirror does not have or do something, which is no fault of it."""
-    lacks = isinstance(fault, NotFoundError | NoRangesError)
-    return lacks and not isinstance(fault, DeniedError)
