@@ -47,8 +47,8 @@ class Mirrors:
         """Note it."""
         self.heard.append(("vouch", blob, whole))
 
-    def converted(self) -> WrittenTemplate:
-        """Convert what reads both blobs."""
+    def converted(self, fault: ImageError | None = None) -> WrittenTemplate:
+        """Convert what reads both blobs, and has a fault then."""
         trust = MirrorTrust(cast(Repository, self))
 
         def convert() -> WrittenTemplate:
@@ -56,6 +56,8 @@ class Mirrors:
                 with closing(trust.watched(blob, self.open(blob))) as reader:
                     while reader.read(4):
                         pass
+            if fault is not None:
+                raise fault
             return WRITTEN
 
         return trust.converted(convert)
@@ -78,6 +80,14 @@ def test_nobody_is_right(liars: int) -> None:
     with pytest.raises(VerificationError):
         mirrors.converted()
     assert mirrors.heard == [("mistrust", WRONG, True)] * (liars + 1)
+
+
+def test_fault_behind_a_lie() -> None:
+    """What is wrong with the image once the blobs are right is nobody else's fault."""
+    mirrors = Mirrors(1)
+    with pytest.raises(LimitError):
+        mirrors.converted(LimitError("the image is too large"))
+    assert mirrors.heard == [("mistrust", WRONG, True)]
 
 
 @pytest.mark.parametrize("fault", [LimitError, VerificationError, ImageError])

@@ -132,6 +132,17 @@ def test_good_layer_beside(tmp_path: Path) -> None:
     assert mirrors.vouched == {digest(SECOND.stored)}
 
 
+def test_blob_named_twice(tmp_path: Path) -> None:
+    """An image that names one blob rightly and wrongly cannot make anybody look like a liar."""
+    mirrors, wrongly = Mirrors(1, 0), spoiled(LIES["checksum"])
+    assert wrongly.stored == SECOND.stored
+    puller = Puller(tmp_path)
+    puller.pull(FIRST)
+    puller.spoil = mirrors.before
+    puller.pull(wrongly, SECOND)
+    assert (len(puller.doubts), mirrors.mistrusted) == (1, {})
+
+
 @pytest.mark.parametrize("lie", ["not a table", "swapped", "checksum"])
 def test_table_of_a_whole_blob(tmp_path: Path, lie: str) -> None:
     """What is wrong in a blob that was verified as a whole is nobody's fault but the image's."""
