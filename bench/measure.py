@@ -7,6 +7,7 @@ import os
 import shutil
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from datetime import datetime
@@ -19,6 +20,7 @@ from tests.e2e.command import CACHE, run, wait_for
 from tests.e2e.daemon import Job, Syncd
 
 RUNS = 5
+_PIECE = bytes(1 << 20)
 _MEMORY = 1200 << 20  # bytes that a job takes at most, with the files that it leaves in the cache
 SYNCD = Path(sys.executable).with_name("syncd")
 FOLDER = CACHE / "bench"
@@ -55,11 +57,13 @@ def touch_memory() -> None:
     """Use free memory for a moment, so that no clock runs while a host gives it.
 
     A virtual machine gives free pages back to its host after some seconds (Linux: free page
-    reporting), and waits some milliseconds for each MiB of them that it uses again.
+    reporting), and waits some milliseconds for each MiB of them that it uses again.  The memory is
+    used as most of a job's is, by a file; Linux would give a process other pages.
     """
     size = min(_MEMORY, os.sysconf("SC_AVPHYS_PAGES") * mmap.PAGESIZE // 2)
-    with mmap.mmap(-1, size) as memory:
-        memory[:: mmap.PAGESIZE] = bytes(-(-size // mmap.PAGESIZE))
+    with tempfile.TemporaryFile(dir=FOLDER, buffering=0) as file:
+        for _ in range(0, size, len(_PIECE)):
+            file.write(_PIECE)
 
 
 def peak_memory(*argv: str | Path) -> float:
