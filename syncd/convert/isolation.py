@@ -1,9 +1,10 @@
 """Conversions that die alone: each runs in a process of its own, which the daemon survives.
 
 The process gets the bytes of layers through pipes, and parts of the memory that all conversions
-share; the registry, its credentials and every wait stay here.  Whatever becomes of the process,
-killed by the kernel, out of memory, talking nonsense or silent for ever, is the error of its own
-job.  An error of the conversion, or of reading a layer, is the same as it is without a process.
+share; the registry, its credentials and every wait stay here.  It may say that a mirror gave wrong
+bytes, which keeps that one unasked for an hour at most.  Whatever becomes of the process, killed by
+the kernel, out of memory, talking nonsense or silent for ever, is the error of its own job.  An
+error of the conversion, or of reading a layer, is the same as it is without a process.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ is loaded only where one is asked.
 
 from syncd.oci.access import AnonymousAccess, RegistryAccess, Repository
 from syncd.oci.blob_cache import BlobCache
+from syncd.oci.blob_reader import BlobReader
 from syncd.oci.caller import CallerAccess, CallerLogin
 from syncd.oci.document import OCI_CONFIG, OCI_INDEX, OCI_MANIFEST, parse_array, parse_json
 from syncd.oci.image import read_image
@@ -35,6 +36,7 @@ __all__ = [
     "RANGE_COST",
     "AnonymousAccess",
     "BlobCache",
+    "BlobReader",
     "CallerAccess",
     "CallerLogin",
     "Descriptor",

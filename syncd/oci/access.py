@@ -75,7 +75,24 @@ class Repository(Source, Protocol):
         """
 
     def vouch(self, blob: Descriptor, *, whole: bool = False) -> None:
-        """Have nobody ask for a while who gave these bytes wrong: others gave them right."""
+        """Have nobody ask for a while who gave these bytes wrong, if others gave them since."""
+
+    def settle(self) -> None:
+        """Mistrust nobody any more: what was wrong was so for one image."""
+
+
+class Unmirrored:
+    """What a repository without mirrors does about wrong bytes: there are no others to ask."""
+
+    def mistrust(self, blob: Descriptor, *, whole: bool = False) -> bool:  # noqa: ARG002 - see Repository
+        """Return False."""
+        return False
+
+    def vouch(self, blob: Descriptor, *, whole: bool = False) -> None:
+        """Do nothing."""
+
+    def settle(self) -> None:
+        """Do nothing."""
 
 
 @dataclass(frozen=True, slots=True)

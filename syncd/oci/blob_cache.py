@@ -63,7 +63,7 @@ class BlobCache(Layout):
 
     def reader(
         self, wanted: Descriptor, fetch: Fetch, pause: Pause = time.sleep, *, keep: bool = True
-    ) -> Reader:
+    ) -> BlobReader:
         """Open a blob, verified; a blob that the cache lacks is fetched, and kept as it is read.
 
         Without `keep` it is not kept.

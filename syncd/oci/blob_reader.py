@@ -84,6 +84,11 @@ class BlobReader:
         self._slow_at = 0
         self._done = False
 
+    @property
+    def was_kept(self) -> bool:
+        """Whether the first bytes were kept by an earlier reading."""
+        return self._kept > 0
+
     def read(self, size: int, /) -> bytes:
         """Return the next bytes; raise VerificationError once they cannot be the promised ones.
 

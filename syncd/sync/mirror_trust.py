@@ -1,63 +1,73 @@
 """A conversion of layers that mirrors gave: where a blob is wrong, others are asked for it.
 
 The conversion asks others for parts of a layer by itself.  A blob that is read whole is verified
-when its bytes have gone into the conversion already, which fails by it; so that is begun anew, and
-layers that were right are not read again.
+when its bytes have gone into the conversion already, which fails by it; so that is begun anew.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from syncd.convert import WrittenTemplate
 from syncd.errors import ImageError, VerificationError
-from syncd.oci import Descriptor, Reader, Repository
+from syncd.oci import BlobReader, Descriptor, Reader, Repository
 
 
 class MirrorTrust:
-    """Knows which blobs of one image turned out wrong, and has others asked for them."""
+    """Knows which blobs of one image turned out wrong, and has them read again."""
 
     def __init__(self, repository: Repository) -> None:
         self._repository = repository
-        self._wrong: set[Descriptor] = set()
+        self._wrong: dict[Descriptor, bool] = {}  # whether bytes of it were kept before
 
-    def watched(self, blob: Descriptor, reader: Reader) -> Reader:
+    def watched(self, blob: Descriptor, reader: BlobReader) -> Reader:
         """Return a reader of the blob, which verifies it as `reader` does."""
-        return _Watched(reader, lambda: self._wrong.add(blob))
+
+        def is_wrong() -> None:
+            self._wrong[blob] = reader.was_kept
+
+        return _Watched(reader, partial(self._repository.vouch, blob, whole=True), is_wrong)
 
     def converted(self, convert: Callable[[], WrittenTemplate]) -> WrittenTemplate:
-        """Return what `convert` wrote, called again while others may give a blob that is wrong."""
-        again: set[Descriptor] = set()
-        while True:
-            self._wrong.clear()
-            try:
-                written = convert()
-            except ImageError:
-                others = {
-                    blob
-                    for blob in tuple(self._wrong)
-                    if self._repository.mistrust(blob, whole=True)
-                }
-                if not others:
-                    raise
-                again |= others
-            else:
-                for blob in again:
-                    self._repository.vouch(blob, whole=True)
-                return written
+        """Return what `convert` wrote, called again while a blob that is wrong may come right.
+
+        Others may give it; and once, what was kept of it is not read again.
+        """
+        kept: set[Descriptor] = set()
+        try:
+            while True:
+                self._wrong.clear()
+                try:
+                    return convert()
+                except ImageError:
+                    wrong = dict(self._wrong)
+                    others = [self._repository.mistrust(blob, whole=True) for blob in wrong]
+                    gone = {blob for blob, was_kept in wrong.items() if was_kept} - kept
+                    if not any(others) and not gone:
+                        raise
+                    kept |= gone
+        finally:
+            self._repository.settle()
 
 
 class _Watched:
-    """A reader that tells when the bytes turn out wrong."""
+    """A reader that tells when the bytes turn out to be right, or wrong."""
 
-    def __init__(self, reader: Reader, wrong: Callable[[], None]) -> None:
+    def __init__(
+        self, reader: Reader, right: Callable[[], None], wrong: Callable[[], None]
+    ) -> None:
         self._reader = reader
+        self._right = right
         self._wrong = wrong
         self.close = reader.close
 
     def read(self, size: int, /) -> bytes:
         try:
-            return self._reader.read(size)
+            data = self._reader.read(size)
         except VerificationError:
             self._wrong()
             raise
+        if not data:
+            self._right()
+        return data

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext, suppress
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -12,17 +13,19 @@ import pytest
 import structlog
 
 from syncd.config import load_config
-from syncd.oci import MirrorLocation
+from syncd.errors import ImageError, VerificationError
+from syncd.oci import BlobCache, Digest, MirrorLocation
 from syncd.oci.registry import mirrored
 from syncd.service.checks import check_results
 from syncd.service.mirror_checks import mirror_results
 from syncd.service.schedule import Schedule
 from syncd.sync.job import Result
+from tests.archives import file, tar
 from tests.chunked import chunked_layer
 from tests.convert.parts.test_pull import FIRST, SECOND, spoiled, swap_files, tree
 from tests.fakes.registry import Registry
 from tests.harness import REPOSITORY, Harness, sample
-from tests.images import digest, image
+from tests.images import describe, described, digest, image, index, layer_of
 
 IMAGE = sample()
 DOCUMENTS = {IMAGE.digest, IMAGE.document["config"]["digest"]}
@@ -340,6 +343,75 @@ async def test_honest_beside_a_liar(
     told = [entry["mirror"] for entry in logs if entry["event"] == "mirror passed over"]
     assert told == urls[:1]
     assert TEXT_LAYER not in served(registry)
+
+
+async def test_several_platforms(tmp_path: Path, registry: Registry, mirror: Registry) -> None:
+    """What one platform's image says wrongly of a blob is no evidence for another's."""
+    wrong = image(replace(SECOND, plain=b"another tar"))
+    at_first = index(image(FIRST), image(FIRST, platform="linux/arm64"))
+    then = index(wrong, image(SECOND, platform="linux/arm64"))
+    access = f'mirrors = ["http://{mirror.address}"]'
+    platforms = 'platform = ["linux/amd64", "linux/arm64"]'
+    with structlog.testing.capture_logs() as logs:
+        async with Harness(tmp_path, registry, access=access, image=platforms) as harness:
+            for content in (at_first, then):
+                for place in (registry, mirror):
+                    place.push(REPOSITORY, "latest", content)
+                fails = pytest.raises(VerificationError, match="diff_id")
+                with fails if content is then else nullcontext():
+                    await harness.bring()
+            assert len(harness.templates) == 3
+    assert not [entry for entry in logs if entry["event"] == "mirror passed over"]
+
+
+async def test_blob_of_two_sizes(tmp_path: Path, registry: Registry, mirror: Registry) -> None:
+    """An image that names a blob once with a wrong size keeps nobody off the mirror."""
+    blob = layer_of(tar(file("text", b"content")))
+    right = describe(blob.media_type(docker=False), blob.stored)
+    config = {
+        "os": "linux", "architecture": "amd64", "config": {},
+        "rootfs": {"type": "layers", "diff_ids": [digest(blob.plain)] * 2},
+    }  # fmt: skip
+    made = described(config, [right, right | {"size": right["size"] - 1}])
+    with structlog.testing.capture_logs() as logs:
+        async with behind(tmp_path, registry, f"http://{mirror.address}") as harness:
+            for place in (registry, mirror):
+                place.push(REPOSITORY, "latest", made)
+                place.repositories[REPOSITORY].blobs[digest(blob.stored)] = blob.stored
+            with suppress(ImageError):
+                await harness.bring()
+    assert not [entry for entry in logs if entry["event"] == "mirror passed over"]
+
+
+@pytest.mark.parametrize("is_whole", [True, False])
+async def test_kept_wrong(
+    tmp_path: Path, registry: Registry, mirror: Registry, is_whole: bool
+) -> None:
+    """What was kept of a blob, and is wrong, fails no job and blames nobody."""
+    stored = IMAGE.blobs[TEXT_LAYER]
+    with structlog.testing.capture_logs() as logs:
+        async with behind(tmp_path, registry, f"http://{mirror.address}") as harness:
+            registry.push(REPOSITORY, "latest", IMAGE)
+            cache = BlobCache(harness.services.live.config.state.paths.blob_cache)
+            blob, part = BlobCache.places(cache.folder, Digest.parse(TEXT_LAYER))
+            (blob if is_whole else part).write_bytes(bytes(len(stored) // (1 if is_whole else 2)))
+            await publish(harness)
+    assert not [entry for entry in logs if entry["event"] == "mirror passed over"]
+
+
+async def test_liar_that_breaks_off(tmp_path: Path, registry: Registry) -> None:
+    """An honest mirror that went on where a liar broke off is asked for the whole blob."""
+    with ExitStack() as stack, structlog.testing.capture_logs() as logs:
+        liar, honest = (stack.enter_context(Registry()) for _ in range(2))
+        for place in (registry, liar, honest):
+            place.push(REPOSITORY, "latest", IMAGE)
+        answers_zeros(liar)
+        registry.replace_blob(TEXT_LAYER, None)
+        liar.faults.break_after.extend([5] * 50)
+        urls = [f"http://{place.address}" for place in (liar, honest)]
+        async with behind(tmp_path, registry, *urls) as harness:
+            await publish(harness)
+    assert [entry["mirror"] for entry in logs if entry["event"] == "mirror passed over"] == urls[:1]
 
 
 async def test_tags(tmp_path: Path, registry: Registry, mirror: Registry) -> None:

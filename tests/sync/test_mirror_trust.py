@@ -10,8 +10,8 @@ import pytest
 
 from syncd.convert import WrittenTemplate
 from syncd.errors import ImageError, LimitError, VerificationError
-from syncd.oci import Descriptor, Digest, Reader, Repository
-from syncd.oci.blob_reader import BlobReader
+from syncd.oci import BlobReader, Descriptor, Digest, Repository
+from syncd.oci.blob_reader import Keeper
 from syncd.sync.mirror_trust import MirrorTrust
 
 CONTENTS = {Digest.of(content): content for content in (b"the content", b"more of it")}
@@ -20,21 +20,47 @@ BLOBS = [
     for digest, content in CONTENTS.items()
 ]
 WRONG = BLOBS[0]
+SETTLED = ("settled", WRONG, False)
+MISTRUSTED = ("mistrust", WRONG, True)
+VOUCHED = [("vouch", blob, True) for blob in BLOBS]
 WRITTEN = WrittenTemplate(1, 1, Digest.of(b""))
 
 
-class Mirrors:
-    """A repository: its mirrors give one blob wrong, and so does the registry if it `is_wrong`."""
+class Kept:
+    """What was kept of a blob: other bytes."""
 
-    def __init__(self, liars: int, *, is_wrong: bool = False) -> None:
+    size = 5
+
+    def read(self, size: int, offset: int) -> bytes:
+        """Return bytes."""
+        return b"other"[offset : offset + size]
+
+    def append(self, content: bytes) -> None:
+        """Take no more."""
+
+    complete = discard = close = lambda self: None
+
+
+class Mirrors:
+    """A repository: its mirrors give one blob wrong, and so does the registry if it `is_wrong`.
+
+    What is `kept` of that blob, how many times, is wrong, too.
+    """
+
+    def __init__(self, liars: int, *, is_wrong: bool = False, kept: int = 0) -> None:
         self._liars = liars
         self._is_wrong = is_wrong
+        self._kept = kept
         self.heard: list[tuple[str, Descriptor, bool]] = []
 
-    def open(self, blob: Descriptor) -> Reader:
+    def open(self, blob: Descriptor) -> BlobReader:
         """Open a blob."""
         is_wrong = blob is WRONG and (self._liars or self._is_wrong)
-        return BlobReader(blob, io.BytesIO(b"other bytes" if is_wrong else CONTENTS[blob.digest]))
+        stream = io.BytesIO(b"other bytes" if is_wrong else CONTENTS[blob.digest])
+        if blob is WRONG and self._kept:
+            self._kept -= 1
+            return BlobReader(blob, stream, keeper=cast(Keeper, Kept()))
+        return BlobReader(blob, stream)
 
     def mistrust(self, blob: Descriptor, *, whole: bool = False) -> bool:
         """Ask the next one from now on, if there is one."""
@@ -46,6 +72,10 @@ class Mirrors:
     def vouch(self, blob: Descriptor, *, whole: bool = False) -> None:
         """Note it."""
         self.heard.append(("vouch", blob, whole))
+
+    def settle(self) -> None:
+        """Note it."""
+        self.heard.append(SETTLED)
 
     def converted(self, fault: ImageError | None = None) -> WrittenTemplate:
         """Convert what reads both blobs, and has a fault then."""
@@ -65,12 +95,10 @@ class Mirrors:
 
 @pytest.mark.parametrize("liars", [0, 1, 2])
 def test_others_are_right(liars: int) -> None:
-    """It is begun anew until the bytes are right, and then who gave them is vouched for."""
+    """It is begun anew until the bytes are right, and whoever gave them is vouched for."""
     mirrors = Mirrors(liars)
     assert mirrors.converted() is WRITTEN
-    assert mirrors.heard == [("mistrust", WRONG, True)] * liars + [("vouch", WRONG, True)] * (
-        liars > 0
-    )
+    assert mirrors.heard == [MISTRUSTED] * liars + [*VOUCHED, SETTLED]
 
 
 @pytest.mark.parametrize("liars", [0, 1, 2])
@@ -79,7 +107,22 @@ def test_nobody_is_right(liars: int) -> None:
     mirrors = Mirrors(liars, is_wrong=True)
     with pytest.raises(VerificationError):
         mirrors.converted()
-    assert mirrors.heard == [("mistrust", WRONG, True)] * (liars + 1)
+    assert mirrors.heard == [MISTRUSTED] * (liars + 1) + [SETTLED]
+
+
+def test_kept_wrong() -> None:
+    """What was kept wrong is read anew, also where there is nobody else to be asked."""
+    mirrors = Mirrors(0, kept=1)
+    assert mirrors.converted() is WRITTEN
+    assert mirrors.heard == [MISTRUSTED, *VOUCHED, SETTLED]
+
+
+def test_kept_wrong_for_ever() -> None:
+    """What was kept wrong is read anew once only."""
+    mirrors = Mirrors(0, kept=9)
+    with pytest.raises(VerificationError):
+        mirrors.converted()
+    assert mirrors.heard == [MISTRUSTED, MISTRUSTED, SETTLED]
 
 
 def test_fault_behind_a_lie() -> None:
@@ -87,7 +130,7 @@ def test_fault_behind_a_lie() -> None:
     mirrors = Mirrors(1)
     with pytest.raises(LimitError):
         mirrors.converted(LimitError("the image is too large"))
-    assert mirrors.heard == [("mistrust", WRONG, True)]
+    assert mirrors.heard == [MISTRUSTED, *VOUCHED, SETTLED]
 
 
 @pytest.mark.parametrize("fault", [LimitError, VerificationError, ImageError])
@@ -101,4 +144,4 @@ def test_other_faults(fault: type[ImageError]) -> None:
 
     with pytest.raises(fault):
         MirrorTrust(cast(Repository, mirrors)).converted(convert)
-    assert (len(attempts), mirrors.heard) == (1, [])
+    assert (len(attempts), mirrors.heard) == (1, [SETTLED])

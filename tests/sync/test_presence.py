@@ -114,6 +114,10 @@ class Nowhere:
         """Fail."""
         raise AssertionError("the registry was asked")
 
+    def settle(self) -> None:
+        """Fail."""
+        raise AssertionError("the registry was asked")
+
     def vouch(self, blob: Descriptor, *, whole: bool = False) -> None:
         """Fail."""
         raise AssertionError("the registry was asked")

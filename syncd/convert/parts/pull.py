@@ -87,8 +87,8 @@ class PartialPulls:
         self._progress = progress
         self._is_away = False
         self._anew: set[Layer] = set()
-        # Of a blob that two layers name in two ways, one way may be right and the other wrong.
-        self._layers_of = Counter(layer.descriptor.digest for layer in set(opened.image.layers))
+        # Of two tars that a blob is said to hold, one may be right and the other wrong.
+        self._tars_of = Counter(layer.descriptor for layer in set(opened.image.layers))
         self._was_wrong: dict[Layer, str] = {}  # how those gave it who are asked no more
 
     def __enter__(self) -> Self:
@@ -302,8 +302,8 @@ class PartialPulls:
         except LimitError:
             return  # the image is perhaps within its bounds without its tables
         except ImageError as exc:
-            is_named_once = self._layers_of[layer.descriptor.digest] == 1
-            if given and is_named_once and self._opened.mistrust(layer.descriptor):
+            has_one_tar = self._tars_of[layer.descriptor] == 1
+            if given and has_one_tar and self._opened.mistrust(layer.descriptor):
                 self._was_wrong[layer] = exc.what
                 self._anew.add(layer)
             else:

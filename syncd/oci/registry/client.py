@@ -29,7 +29,7 @@ from syncd.errors import (
     VerificationError,
 )
 from syncd.limits import Limits
-from syncd.oci.access import RegistryAccess
+from syncd.oci.access import RegistryAccess, Unmirrored
 from syncd.oci.backoff import LONGEST_WAIT, backoff
 from syncd.oci.document import INDEX_TYPES, MANIFEST_TYPES, document_type, parse_json
 from syncd.oci.manifest import UNKNOWN_SIZE, Descriptor, Reader
@@ -65,7 +65,7 @@ _ACCEPT = ", ".join((*INDEX_TYPES, *MANIFEST_TYPES))
 log = structlog.stdlib.get_logger()
 
 
-class Registry:
+class Registry(Unmirrored):
     """One repository of a registry, as a source of images.  Safe to use from several threads.
 
     `pause` waits between attempts, so that a daemon that stops need not wait it out.  `timeouts`
@@ -204,13 +204,6 @@ class Registry:
             return entries(
                 pages(self._read, url, place, PAGES_MAX), pages(self._read, tag, place, 1), place
             )
-
-    def mistrust(self, blob: Descriptor, *, whole: bool = False) -> bool:  # noqa: ARG002 - see Repository
-        """Return False: the registry itself has no mirrors."""
-        return False
-
-    def vouch(self, blob: Descriptor, *, whole: bool = False) -> None:
-        """Do nothing: the registry itself has no mirrors."""
 
     def _wait(self, attempt: int, fault: RegistryUnavailableError) -> None:
         """Wait after attempt number `attempt`, longer each time, and as the registry asks.

@@ -29,6 +29,7 @@ from syncd.errors import (
     NotFoundError,
     OneRangeError,
     RegistryError,
+    VerificationError,
 )
 from syncd.oci.access import Repository
 from syncd.oci.manifest import Descriptor, Reader
@@ -50,9 +51,12 @@ T = TypeVar("T")
 
 
 class _Bytes(NamedTuple):
-    """Bytes of a blob: all of them, or ranges."""
+    """Bytes of a blob: all of them, or ranges.
 
-    digest: Digest
+    Who pushes an image may say several things of one digest, and not all of them need be right.
+    """
+
+    blob: Descriptor
     is_whole: bool
 
 
@@ -91,9 +95,9 @@ class LeftAlone:
 class MirroredRepository:
     """A repository of `source`, with its mirrors in the order in which they are asked.
 
-    `tags` lets mirrors say what tags mean and which there are.  It is of one job: of each blob it
-    knows who gave its bytes, and who is not asked for these any more.  Safe to use from several
-    threads.
+    `tags` lets mirrors say what tags mean and which there are.  It is of one job: until it is
+    settled it knows of each blob who gave its bytes, and who is not asked for these any more.  Safe
+    to use from several threads.
     """
 
     def __init__(
@@ -111,6 +115,7 @@ class MirroredRepository:
         self._gave: defaultdict[_Bytes, set[MirrorLocation | None]] = defaultdict(set)
         self._mistrusted: defaultdict[_Bytes, set[MirrorLocation]] = defaultdict(set)
         self._suspected: defaultdict[_Bytes, set[MirrorLocation]] = defaultdict(set)
+        self._mixed: set[_Bytes] = set()  # which several gave
         self._lock = threading.Lock()
 
     def resolve(self, reference: Reference) -> Descriptor:
@@ -131,15 +136,14 @@ class MirroredRepository:
 
     def blob(self, wanted: Descriptor, offset: int = 0) -> Reader:
         """Open a blob from `offset` on; a stream that breaks is opened anew at the next place."""
-        given = _Bytes(wanted.digest, is_whole=True)
+        given = _Bytes(wanted, is_whole=True)
         if offset:
-            with self._lock:  # somebody gave the bytes before
-                self._gave.setdefault(given, {None})
+            self._note(given, None)  # perhaps others gave what is before
         return self._open(given, lambda repository: repository.blob(wanted, offset))
 
     def ranges(self, wanted: Descriptor, ranges: Sequence[Range]) -> Reader:
         """Open ranges of a blob, at the first place that serves any."""
-        given = _Bytes(wanted.digest, is_whole=False)
+        given = _Bytes(wanted, is_whole=False)
         return self._open(given, lambda repository: repository.ranges(wanted, ranges))
 
     def tags(self) -> list[str]:
@@ -151,13 +155,17 @@ class MirroredRepository:
         return self._source.referrers(subject)
 
     def mistrust(self, blob: Descriptor, *, whole: bool = False) -> bool:
-        """Ask the mirrors no more that gave these bytes of a blob, which were wrong.
+        """Ask the mirror no more that gave these bytes of a blob, which were wrong; suspect it.
 
-        Return whether there are such.  One that gave them alone is suspected of a lie.
+        Return whether others are asked for them now.  Where several gave them, who of these is to
+        blame shows when one alone does, so that the same are asked again, once.
         """
-        wrong = _Bytes(blob.digest, is_whole=whole)
+        wrong = _Bytes(blob, is_whole=whole)
         with self._lock:
             gave = self._gave.pop(wrong, set())
+            if len(gave) > 1 and wrong not in self._mixed:
+                self._mixed.add(wrong)
+                return True
             mirrors = {mirror for mirror in gave if mirror} - self._mistrusted[wrong]
             self._mistrusted[wrong] |= mirrors
             if len(gave) == 1:
@@ -170,16 +178,24 @@ class MirroredRepository:
         return bool(mirrors)
 
     def vouch(self, blob: Descriptor, *, whole: bool = False) -> None:
-        """Leave those alone for an hour who are suspected: others gave the right bytes."""
+        """Leave those alone for an hour who are suspected, if others gave the bytes since."""
+        right = _Bytes(blob, is_whole=whole)
         with self._lock:
-            suspected = self._suspected.pop(_Bytes(blob.digest, is_whole=whole), set())
+            gave = self._gave.get(right)
+            suspected = self._suspected.pop(right, set()) - gave if gave else set()
         for mirror in (each.location for each in self._mirrors if each.location in suspected):
             self._left_alone.add(mirror, LIED, f"blob {blob.digest} has other bytes elsewhere")
+
+    def settle(self) -> None:
+        """Forget who gave what: what is claimed of a blob is another image's from now on."""
+        with self._lock:
+            for known in (self._gave, self._mistrusted, self._suspected, self._mixed):
+                known.clear()
 
     def _open(self, wanted: _Bytes, open_at: Callable[[Repository], Reader]) -> Reader:
         """Open a stream at a mirror that is not mistrusted, or at the registry."""
         for mirror in self._asked():
-            if mirror.location in self._mistrusted[wanted]:
+            if mirror.location in self._mistrusted.get(wanted, ()):
                 continue
             try:
                 stream = open_at(mirror.repository)
@@ -195,7 +211,10 @@ class MirroredRepository:
         return stream
 
     def _note(self, given: _Bytes, by: MirrorLocation | None) -> None:
-        """Note who gave bytes; who was asked before it was mistrusted gave them to nobody."""
+        """Note who gave bytes, None for the registry or whoever did before.
+
+        Who was asked before it was mistrusted gave them to nobody.
+        """
         with self._lock:
             if by not in self._mistrusted[given]:
                 self._gave[given].add(by)
@@ -222,7 +241,8 @@ class MirroredRepository:
         else:
             answer = question(self._source)
         for mirror, fault in wrong:
-            self._left_alone.add(mirror.location, LIED, str(fault))
+            lied = isinstance(fault, VerificationError)
+            self._left_alone.add(mirror.location, LIED if lied else FAILED, str(fault))
         return answer
 
     def _asked(self) -> Iterable[Mirror]:
