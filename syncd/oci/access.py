@@ -68,10 +68,10 @@ class Repository(Source, Protocol):
         """Return what the registry says refers to a manifest; raise as `resolve`."""
 
     def mistrust(self, blob: Descriptor, *, whole: bool = False) -> bool:
-        """Ask the mirrors no more for ranges of a blob that gave wrong ones of it.
+        """Ask a mirror no more for ranges of a blob, of which it gave wrong ones.
 
-        With `whole` they gave the blob, and are asked for it no more.  Return whether there are
-        such mirrors, so that others may give the right bytes.
+        With `whole` it gave the blob, and is asked for that no more.  Return whether it is worth it
+        to ask again, since others may be asked now.
         """
 
     def vouch(self, blob: Descriptor, *, whole: bool = False) -> None:

@@ -41,7 +41,7 @@ class OpenedImage:
     """One platform's image with its documents read, and the way to its layers.
 
     `open_ranges` is None where layers are to be read whole.  `mistrust` is called where ranges of a
-    blob are wrong: it has others asked for any from now on, and returns whether there may be such.
+    blob are wrong: it returns whether others may give them, who are asked from now on.
     `vouch` is called where a layer was put together from ranges of a blob, which so were right.
     """
 

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from syncd.errors import OneRangeError
+from syncd.errors import ImageError, NoRangesError, OneRangeError
 from syncd.oci import (
     BlobCache,
     Descriptor,
@@ -92,7 +92,10 @@ def ranges_of(blobs: BlobCache, context: SyncContext) -> OpenRanges:
                 return context.repository.ranges(blob, wanted)
             if len(wanted) > 1:
                 raise OneRangeError("a file is read a range at a time")
-            return blobs.blob(blob, wanted[0].offset)
+            try:
+                return blobs.blob(blob, wanted[0].offset)
+            except ImageError as exc:
+                raise NoRangesError("the blob has just left the cache") from exc
 
         return RangeReader(ranges, open_some, context.progress.pause)
 

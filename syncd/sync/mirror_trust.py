@@ -7,11 +7,14 @@ when its bytes have gone into the conversion already, which fails by it; so that
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+
+import structlog
 
 from syncd.convert import WrittenTemplate
 from syncd.errors import ImageError, VerificationError
 from syncd.oci import BlobReader, Descriptor, Reader, Repository
+
+log = structlog.stdlib.get_logger()
 
 
 class MirrorTrust:
@@ -19,15 +22,19 @@ class MirrorTrust:
 
     def __init__(self, repository: Repository) -> None:
         self._repository = repository
-        self._wrong: dict[Descriptor, bool] = {}  # whether bytes of it were kept before
+        self._wrong: dict[Descriptor, bool] = {}  # read last; whether bytes were kept before
 
     def watched(self, blob: Descriptor, reader: BlobReader) -> Reader:
         """Return a reader of the blob, which verifies it as `reader` does."""
 
-        def is_wrong() -> None:
+        def right() -> None:
+            self._wrong.pop(blob, None)
+            self._repository.vouch(blob, whole=True)
+
+        def wrong() -> None:
             self._wrong[blob] = reader.was_kept
 
-        return _Watched(reader, partial(self._repository.vouch, blob, whole=True), is_wrong)
+        return _Watched(reader, right, wrong)
 
     def converted(self, convert: Callable[[], WrittenTemplate]) -> WrittenTemplate:
         """Return what `convert` wrote, called again while a blob that is wrong may come right.
@@ -46,6 +53,8 @@ class MirrorTrust:
                     gone = {blob for blob, was_kept in wrong.items() if was_kept} - kept
                     if not any(others) and not gone:
                         raise
+                    for blob in gone:
+                        log.warning("kept bytes were wrong", blob=str(blob.digest))
                     kept |= gone
         finally:
             self._repository.settle()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, nullcontext, suppress
+from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -13,19 +13,18 @@ import pytest
 import structlog
 
 from syncd.config import load_config
-from syncd.errors import ImageError, VerificationError
+from syncd.errors import VerificationError
 from syncd.oci import BlobCache, Digest, MirrorLocation
 from syncd.oci.registry import mirrored
 from syncd.service.checks import check_results
 from syncd.service.mirror_checks import mirror_results
 from syncd.service.schedule import Schedule
 from syncd.sync.job import Result
-from tests.archives import file, tar
 from tests.chunked import chunked_layer
 from tests.convert.parts.test_pull import FIRST, SECOND, spoiled, swap_files, tree
 from tests.fakes.registry import Registry
 from tests.harness import REPOSITORY, Harness, sample
-from tests.images import describe, described, digest, image, index, layer_of
+from tests.images import digest, image, index
 
 IMAGE = sample()
 DOCUMENTS = {IMAGE.digest, IMAGE.document["config"]["digest"]}
@@ -364,25 +363,6 @@ async def test_several_platforms(tmp_path: Path, registry: Registry, mirror: Reg
     assert not [entry for entry in logs if entry["event"] == "mirror passed over"]
 
 
-async def test_blob_of_two_sizes(tmp_path: Path, registry: Registry, mirror: Registry) -> None:
-    """An image that names a blob once with a wrong size keeps nobody off the mirror."""
-    blob = layer_of(tar(file("text", b"content")))
-    right = describe(blob.media_type(docker=False), blob.stored)
-    config = {
-        "os": "linux", "architecture": "amd64", "config": {},
-        "rootfs": {"type": "layers", "diff_ids": [digest(blob.plain)] * 2},
-    }  # fmt: skip
-    made = described(config, [right, right | {"size": right["size"] - 1}])
-    with structlog.testing.capture_logs() as logs:
-        async with behind(tmp_path, registry, f"http://{mirror.address}") as harness:
-            for place in (registry, mirror):
-                place.push(REPOSITORY, "latest", made)
-                place.repositories[REPOSITORY].blobs[digest(blob.stored)] = blob.stored
-            with suppress(ImageError):
-                await harness.bring()
-    assert not [entry for entry in logs if entry["event"] == "mirror passed over"]
-
-
 @pytest.mark.parametrize("is_whole", [True, False])
 async def test_kept_wrong(
     tmp_path: Path, registry: Registry, mirror: Registry, is_whole: bool
@@ -406,11 +386,16 @@ async def test_liar_that_breaks_off(tmp_path: Path, registry: Registry) -> None:
         for place in (registry, liar, honest):
             place.push(REPOSITORY, "latest", IMAGE)
         answers_zeros(liar)
+        for other in IMAGE.blobs.keys() - {TEXT_LAYER}:
+            liar.replace_blob(other, None)
         registry.replace_blob(TEXT_LAYER, None)
         liar.faults.break_after.extend([5] * 50)
         urls = [f"http://{place.address}" for place in (liar, honest)]
         async with behind(tmp_path, registry, *urls) as harness:
             await publish(harness)
+        assert TEXT_LAYER in served(liar)
+    told = [entry for entry in logs if entry["event"] == "wrong bytes from a mirror"]
+    assert [entry["mirrors"] for entry in told] == [urls]
     assert [entry["mirror"] for entry in logs if entry["event"] == "mirror passed over"] == urls[:1]
 
 
@@ -463,9 +448,12 @@ def test_left_alone_for_a_while() -> None:
     now = 1000.0
     alone = mirrored.LeftAlone(lambda: now)
     failed, lied = (MirrorLocation(name) for name in ("failed", "lied"))
-    alone.add(failed, mirrored.FAILED, "it fails")
-    alone.add(lied, mirrored.LIED, "it lies")
-    alone.add(lied, mirrored.FAILED, "it fails, too")
+    with structlog.testing.capture_logs() as logs:
+        alone.add(failed, mirrored.FAILED, "it fails")
+        alone.add(lied, mirrored.FAILED, "it fails first")
+        alone.add(lied, mirrored.LIED, "it lies")
+        alone.add(lied, mirrored.FAILED, "it fails again")
+    assert [entry["minutes"] for entry in logs] == [5, 5, 60]
     for later, expected in ((299, (True, True)), (301, (False, True)), (3601, (False, False))):
         now = 1000.0 + later
         assert (alone.has(failed), alone.has(lied)) == expected

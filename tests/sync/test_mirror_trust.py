@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from contextlib import closing
+from contextlib import closing, nullcontext
 from typing import cast
 
 import pytest
@@ -123,6 +123,23 @@ def test_kept_wrong_for_ever() -> None:
     with pytest.raises(VerificationError):
         mirrors.converted()
     assert mirrors.heard == [MISTRUSTED, MISTRUSTED, SETTLED]
+
+
+def test_right_at_last() -> None:
+    """A blob that came right when one conversion began anew is nobody's fault."""
+    mirrors = Mirrors(0, kept=1)
+    trust = MirrorTrust(cast(Repository, mirrors))
+
+    def convert() -> WrittenTemplate:
+        for wrong in (pytest.raises(VerificationError), nullcontext()):
+            with wrong, closing(trust.watched(WRONG, mirrors.open(WRONG))) as reader:
+                while reader.read(4):
+                    pass
+        raise LimitError("the image is too large")
+
+    with pytest.raises(LimitError):
+        trust.converted(convert)
+    assert mirrors.heard == [VOUCHED[0], SETTLED]
 
 
 def test_fault_behind_a_lie() -> None:

@@ -87,7 +87,7 @@ class PartialPulls:
         self._progress = progress
         self._is_away = False
         self._anew: set[Layer] = set()
-        # Of two tars that a blob is said to hold, one may be right and the other wrong.
+        # Of two tars that one descriptor is to hold, one may be right and the other wrong.
         self._tars_of = Counter(layer.descriptor for layer in set(opened.image.layers))
         self._was_wrong: dict[Layer, str] = {}  # how those gave it who are asked no more
 

@@ -73,6 +73,7 @@ class LeftAlone:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._until: dict[MirrorLocation, float] = {}
+        self._told: dict[MirrorLocation, float] = {}  # seconds
         self._lock = threading.Lock()
 
     def has(self, mirror: MirrorLocation) -> bool:
@@ -81,12 +82,14 @@ class LeftAlone:
             return self._until.get(mirror, 0.0) > self._clock()
 
     def add(self, mirror: MirrorLocation, seconds: float, reason: str) -> None:
-        """Leave a mirror alone for so many seconds, and tell so once."""
+        """Leave a mirror alone for so many seconds, and tell so, unless it is for as long now."""
         with self._lock:
-            now = self._clock()
-            told = self._until.get(mirror, 0.0) > now
-            self._until[mirror] = max(self._until.get(mirror, 0.0), now + seconds)
-        if not told:
+            now, until = self._clock(), self._until.get(mirror, 0.0)
+            is_told = until > now and self._told[mirror] >= seconds
+            if not is_told:
+                self._told[mirror] = seconds
+            self._until[mirror] = max(until, now + seconds)
+        if not is_told:
             log.warning(
                 "mirror passed over", mirror=str(mirror), reason=reason, minutes=seconds / 60
             )
@@ -112,7 +115,7 @@ class MirroredRepository:
         self._mirrors = tuple(mirrors)
         self._left_alone = left_alone
         self._tags = tags
-        self._gave: defaultdict[_Bytes, set[MirrorLocation | None]] = defaultdict(set)
+        self._gave: defaultdict[_Bytes, list[MirrorLocation | None]] = defaultdict(list)
         self._mistrusted: defaultdict[_Bytes, set[MirrorLocation]] = defaultdict(set)
         self._suspected: defaultdict[_Bytes, set[MirrorLocation]] = defaultdict(set)
         self._mixed: set[_Bytes] = set()  # which several gave
@@ -155,34 +158,35 @@ class MirroredRepository:
         return self._source.referrers(subject)
 
     def mistrust(self, blob: Descriptor, *, whole: bool = False) -> bool:
-        """Ask the mirror no more that gave these bytes of a blob, which were wrong; suspect it.
+        """Ask a mirror no more for these bytes of a blob, which it gave, and which were wrong.
 
-        Return whether others are asked for them now.  Where several gave them, who of these is to
-        blame shows when one alone does, so that the same are asked again, once.
+        Return whether it is worth it to ask again.  Where several gave them, who of these is to
+        blame shows when one alone does: so the same are asked again, once, and then the first one
+        no more.  A mirror that gave them alone is suspected of a lie.
         """
         wrong = _Bytes(blob, is_whole=whole)
         with self._lock:
-            gave = self._gave.pop(wrong, set())
-            if len(gave) > 1 and wrong not in self._mixed:
+            gave = self._gave.pop(wrong, [])
+            mirrors = [mirror for mirror in gave if mirror]
+            is_mixed = len(gave) > 1 and wrong not in self._mixed
+            if is_mixed:
                 self._mixed.add(wrong)
-                return True
-            mirrors = {mirror for mirror in gave if mirror} - self._mistrusted[wrong]
-            self._mistrusted[wrong] |= mirrors
+            else:
+                self._mistrusted[wrong].update(mirrors[:1])
             if len(gave) == 1:
-                self._suspected[wrong] |= mirrors
+                self._suspected[wrong].update(mirrors)
         if mirrors:
-            names = sorted(map(str, mirrors))
+            names = [str(mirror) for mirror in mirrors]
             log.warning(
                 "wrong bytes from a mirror", blob=str(blob.digest), mirrors=names, whole=whole
             )
-        return bool(mirrors)
+        return is_mixed or bool(mirrors)
 
     def vouch(self, blob: Descriptor, *, whole: bool = False) -> None:
         """Leave those alone for an hour who are suspected, if others gave the bytes since."""
         right = _Bytes(blob, is_whole=whole)
         with self._lock:
-            gave = self._gave.get(right)
-            suspected = self._suspected.pop(right, set()) - gave if gave else set()
+            suspected = self._suspected.pop(right, set()) if self._gave.get(right) else set()
         for mirror in (each.location for each in self._mirrors if each.location in suspected):
             self._left_alone.add(mirror, LIED, f"blob {blob.digest} has other bytes elsewhere")
 
@@ -213,11 +217,11 @@ class MirroredRepository:
     def _note(self, given: _Bytes, by: MirrorLocation | None) -> None:
         """Note who gave bytes, None for the registry or whoever did before.
 
-        Who was asked before it was mistrusted gave them to nobody.
+        The late answer of a mirror that is mistrusted by now does not count: nobody waits for it.
         """
         with self._lock:
-            if by not in self._mistrusted[given]:
-                self._gave[given].add(by)
+            if by not in self._mistrusted[given] and by not in self._gave[given]:
+                self._gave[given].append(by)
 
     def _ask(self, question: Callable[[Repository], T]) -> T:
         """Ask the mirrors, then the registry.
