@@ -226,9 +226,9 @@ class _Layers:
         return self._open(wanted, ranges=ranges)
 
     def mistrust(self, blob: Descriptor) -> bool:
-        """Have others asked for ranges of a layer; return whether there may be such."""
-        may_be: bool = self._daemon.ask("mistrust", layer=self._places[blob])["others"]
-        return may_be
+        """Tell that ranges of a layer were wrong; return whether others may give them."""
+        others: bool = self._daemon.ask("mistrust", layer=self._places[blob])["others"]
+        return others
 
     def vouch(self, blob: Descriptor) -> None:
         """Tell that ranges of a layer were right."""

@@ -39,7 +39,8 @@ class MirrorTrust:
     def converted(self, convert: Callable[[], WrittenTemplate]) -> WrittenTemplate:
         """Return what `convert` wrote, called again while a blob that is wrong may come right.
 
-        Others may give it; and once, what was kept of it is not read again.
+        Other mirrors, or the registry, may give the blob.  What was kept of the blob is discarded
+        by then, so that the blob is read anew, once.
         """
         kept: set[Descriptor] = set()
         try:

@@ -89,7 +89,7 @@ class PartialPulls:
         self._anew: set[Layer] = set()
         # Of two tars that one descriptor is to hold, one may be right and the other wrong.
         self._tars_of = Counter(layer.descriptor for layer in set(opened.image.layers))
-        self._was_wrong: dict[Layer, str] = {}  # how those gave it who are asked no more
+        self._was_wrong: dict[Layer, str] = {}  # what was wrong, as the first ones gave it
 
     def __enter__(self) -> Self:
         return self
